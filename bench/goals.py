@@ -21,6 +21,8 @@ MAX_CPU_RATIO_TO_NGINX, MAX_CPU_RATIO_BEHIND_PROXY = 1.5, 1.1
 MIN_RATIO_WITH_CREDENTIAL = 0.85
 MIN_RATIO_WITH_HEADERS, MIN_RATIO_AS_DEPLOYED = 0.92, 0.85
 MIN_FAST_PATH_SHARE = 0.99
+MIN_RATIO_REPLICATED = 0.6
+"""Of three servers in the tier `replicated`, on the two cores where one server in `fsync` runs."""
 
 
 @dataclass(frozen=True)

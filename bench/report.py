@@ -66,6 +66,9 @@ class Report:
             judged += self._deployed()
         if "proxies" in rates:
             judged += self._proxies()
+        if "replicated" in rates:
+            replicated, fsync, *_ = self.scenarios["replicated"]
+            judged.append(_judge_ratio(replicated, fsync, goals.MIN_RATIO_REPLICATED))
         if lags := [run.lag.seconds for row in self.rows for run in row.runs if run.lag]:
             judged.append(goals.judge_lag(max(lags)))
         return judged

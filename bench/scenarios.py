@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from bench.peers import contenders as peers
+from bench.peers.nats_cluster import NatsCluster
 from bench.peers.proxies import HAPROXY, NGINX, TRAEFIK, ProxiedStack
 from bench.reference import Noop
 from perf.contender import Contender
 from perf.guarded_stack import GuardedStack
 from perf.load import BATCHES, DEPLOYED, FORWARDED_SINGLE, SINGLE, Load
+from perf.replicated_stack import ReplicatedStack
 from perf.stack import BusyapiStack
 
 
@@ -42,6 +44,8 @@ class Scenario:
 
 DISK = "on disk (fsync)"
 MEMORY = "in memory"
+THREE_DISKS = "on three disks (fsync)"
+MAJORITY = "on two of three disks (fsync)"
 PROXIED_CONNECTIONS = 64
 
 
@@ -136,6 +140,27 @@ SCENARIOS = (
             Row("TLS at nginx", partial(ProxiedStack, proxy=NGINX, has_tls=True), SINGLE, DISK),
         ),
         connections=PROXIED_CONNECTIONS,
+    ),
+    Scenario(
+        "replicated",
+        "single posts: three servers in the tier `replicated`, compared with one in `fsync`"
+        " and with NATS JetStream",
+        (
+            Row(
+                "replicated, three servers",
+                partial(ReplicatedStack, apis=1),
+                SINGLE,
+                THREE_DISKS,
+            ),
+            Row("fsync, one server", _durable, SINGLE, DISK),
+            Row("NATS JetStream R3, sync always", NatsCluster, SINGLE, MAJORITY),
+            Row(
+                "NATS JetStream R3, sync always, group commit",
+                partial(NatsCluster, has_group_commit=True),
+                SINGLE,
+                MAJORITY,
+            ),
+        ),
     ),
     Scenario(
         "peers",

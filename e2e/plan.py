@@ -25,6 +25,8 @@ from e2e.scenarios import (
     retention,
     rotation,
     runbooks,
+    valkey_ha,
+    valkey_scale,
     valkey_tls,
     valkey_volume,
 )
@@ -69,6 +71,9 @@ FULL = (
     Part("operations", operations.SCENARIOS),
     Part("protection", protection.SCENARIOS),
     Part("valkey-tls", valkey_tls.SCENARIOS),
+    Part("valkey-ha", valkey_ha.SCENARIOS),
+    Part("valkey-ha-tls", valkey_scale.TLS_SCENARIOS),
+    Part("valkey-scale", (valkey_scale.change_servers,)),
     Part("valkey-volume", valkey_volume.SCENARIOS),
     Part("retention", (retention.delete_old_usages,)),
     Part("observability", (*observability.SCENARIOS, probe.probe_from_outside)),

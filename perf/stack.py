@@ -25,6 +25,7 @@ from testkit.servers import Server
 
 REWRITE_SIZE = "auto-aof-rewrite-min-size"
 """The setting that the bundled Valkey has and a server of the tests has not."""
+BUNDLED_CONFIG = (f"{REWRITE_SIZE} {VALKEY[REWRITE_SIZE]}",)
 SETTLE_SECONDS = 90.0
 """A full buffer of a million usages is archived in less time, also on a slow disk."""
 MAX_UNCHANGED_SECONDS = 10.0
@@ -53,8 +54,7 @@ class BusyapiStack(Contender):
     """A complete stack with default settings."""
 
     def __init__(self, folder: Path, apis: int, settings: Mapping[str, str] | None = None) -> None:
-        rewrite = f"{REWRITE_SIZE} {VALKEY[REWRITE_SIZE]}"
-        self.server = Server(folder / "valkey", config=[rewrite])
+        self.server = Server(folder / "valkey", config=BUNDLED_CONFIG)
         self.stack = Stack(folder / "stack", self.server, apis=apis, settings=settings)
         self.port = self.stack.port
         self._running = ExitStack()

@@ -62,12 +62,17 @@ class RecordingObserver:
         self.errors: list[BusyapiError] = []
         self.usages = 0
         self.calls = 0
+        self.confirmations: list[float] = []
 
     def record_commit(self, usages: int, seconds: float) -> None:
         """Count one commit."""
         del seconds
         self.usages += usages
         self.calls += 1
+
+    def record_confirmation(self, seconds: float) -> None:
+        """Record how long a batch waited for the replicas."""
+        self.confirmations.append(seconds)
 
     def record_disconnect(self, error: BusyapiError) -> None:
         """Record the error that ended the committer's connection."""
@@ -179,8 +184,9 @@ async def seed_once(
         await partition.connect()
         await acquire_lease(partition, writer.identity, config)
         replicas = ReplicaKeeper(endpoint, writer._folder, tier, 1)
-        await replicas.require_holder(partition, writer)
-        why = await seed_partition(partition, writer, config, IdempotencyKeeper(3600, 1000))
+        predecessors = await replicas.require_holder(partition, writer)
+        keys = IdempotencyKeeper(3600, 1000)
+        why = await seed_partition(partition, writer, config, keys, predecessors)
         end = time.monotonic() + 5
         while await replicas.update(partition, writer) and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # a new replica writes its first append-only file
@@ -202,6 +208,7 @@ def make_flusher(
     key_seconds: float = 3600,
     max_keys: int = 1000,
     min_replicas: int = 1,
+    metrics: FlusherMetrics | None = None,
 ) -> Flusher:
     """Return a flusher of partition 0."""
     archive_config = ArchiveConfig(
@@ -215,7 +222,8 @@ def make_flusher(
     config = PartitionConfig(0, partitions, bound, tier)
     keys = IdempotencyKeeper(key_seconds, max_keys)
     replicas = ReplicaKeeper(endpoint, archive_config.folder, tier, min_replicas)
-    return Flusher(config, folder, connect, FlusherMetrics(tier), keys, replicas=replicas)
+    metrics = metrics or FlusherMetrics(tier)
+    return Flusher(config, folder, connect, metrics, keys, replicas=replicas)
 
 
 @asynccontextmanager

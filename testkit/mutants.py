@@ -29,7 +29,7 @@ from busyapi.flusher.buffer import FlushBuffer
 from busyapi.flusher.holder_check import ArchiveEvidence
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.stamp import encode_stamp, split_stamp
-from busyapi.stream import session
+from busyapi.stream import replica_server, session
 from busyapi.stream.connection import Command
 from busyapi.stream.durability import ServerInfo
 from busyapi.stream.entry import encode_stamped_entry
@@ -169,6 +169,16 @@ def trust_every_holder() -> None:
     for module in (failover, replicas):
         replace(module, "find_missing_data", find_nothing)
         replace(module, "has_restarted", has_restarted)
+
+
+def accept_weak_replicas() -> None:
+    """Let replicas confirm whatever their settings are."""
+
+    def find_nothing(address: str, settings: dict[str, str], facts: dict[str, str]) -> str:
+        del address, settings, facts
+        return ""
+
+    replace(replica_server, "_describe_problem", find_nothing)
 
 
 async def read_again(self: HolderRecord, *, again: bool = False) -> Holders:

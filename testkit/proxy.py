@@ -10,10 +10,14 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from typing import Literal
 
 from testkit.child_process import ManagedResource
 from testkit.ports import reserve_port
 from testkit.threads import LoopThread
+
+Direction = Literal["ask", "answer"]
+"""From the client to the server, or from the server to the client."""
 
 CHUNK_BYTES = 1 << 16
 SLOW_CHUNK_BYTES = 1 << 13
@@ -21,6 +25,9 @@ SLOW_CHUNK_BYTES = 1 << 13
 
 HEAD_BYTES = 4096
 """`lose_answer` searches the first bytes of a request, this many."""
+
+SERVER_WORDS = (b"REPLCONF", b"sentinel-")
+"""What replicas and Sentinels send first on each connection, and clients never do."""
 
 
 class Proxy(ManagedResource):
@@ -34,10 +41,11 @@ class Proxy(ManagedResource):
         self.rate = 0
         """Bytes a second of all connections together, each way; 0 means no limit. A test can set
         it at any time."""
-        self._free: dict[str, float] = {"ask": 0.0, "answer": 0.0}
+        self._free: dict[Direction, float] = {"ask": 0.0, "answer": 0.0}
         """When the link has passed all bytes so far, each way."""
         self._pairs: set[_Pair] = set()
         self._mute = False
+        self._cut: frozenset[Direction] = frozenset()
         self._losing: tuple[bytes, ...] = ()
         self._refuse_after_loss = False
         self._lost = threading.Event()
@@ -80,6 +88,14 @@ class Proxy(ManagedResource):
     def unmute(self) -> None:
         """Pass answers again. A connection that lost some is reset: it must not get later ones."""
         self._loop.run_step(lambda: self._set_mute(on=False))
+
+    def cut_servers_off(self, *directions: Direction) -> None:
+        """Drop what replicas and Sentinels send, or what they get. Clients notice nothing."""
+        self._loop.run_step(lambda: self._set_cut(frozenset(directions)))
+
+    def reconnect_servers(self) -> None:
+        """End `cut_servers_off`. A connection that lost bytes is reset."""
+        self._loop.run_step(lambda: self._set_cut(frozenset()))
 
     def lose_answer(self, to: bytes | tuple[bytes, ...], *, then_refuse: bool = False) -> None:
         """Drop the next answer to a request with one of these texts, and reset its connection.
@@ -137,6 +153,16 @@ class Proxy(ManagedResource):
             if pair.missed:
                 pair.reset()
 
+    def _set_cut(self, directions: frozenset[Direction]) -> None:
+        self._cut = directions
+        for pair in [pair for pair in self._pairs if pair.is_cut and not directions]:
+            pair.reset()
+
+    def _is_dropped(self, pair: "_Pair", direction: Direction) -> bool:
+        is_dropped = pair.is_of_server and direction in self._cut
+        pair.is_cut = pair.is_cut or is_dropped
+        return is_dropped
+
     def _hold_back(self) -> None:
         for pair in self._pairs:
             pair.held = []
@@ -166,7 +192,9 @@ class Proxy(ManagedResource):
             self._pairs.discard(pair)
 
     async def _pass_requests(self, pair: "_Pair", reader: asyncio.StreamReader) -> None:
-        due = await self._pass(reader, pair.server, pair.record_request, "ask")
+        due = await self._pass(
+            reader, pair.server, lambda it: self._admits_request(pair, it), "ask"
+        )
         if pair.held is None:
             asyncio.get_running_loop().call_at(due, pair.server.close)
 
@@ -180,7 +208,7 @@ class Proxy(ManagedResource):
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         admits: Callable[[bytes], bool],
-        way: str,
+        way: Direction,
     ) -> float:
         """Pass bytes one way, delayed by latency and rate. Return when the end is due."""
         loop = asyncio.get_running_loop()
@@ -196,8 +224,14 @@ class Proxy(ManagedResource):
                     loop.call_at(due, writer.write, chunk)
         return max(loop.time() + self.latency, due + 1e-6)
 
+    def _admits_request(self, pair: "_Pair", chunk: bytes) -> bool:
+        """Return whether a client's bytes may pass."""
+        return pair.record_request(chunk) and not self._is_dropped(pair, "ask")
+
     def _admits_answer(self, pair: "_Pair") -> bool:
         """Return whether an answer may pass."""
+        if self._is_dropped(pair, "answer"):
+            return False
         if any(text in pair.asked for text in self._losing):
             self._losing = ()
             if self._refuse_after_loss:
@@ -220,6 +254,10 @@ class _Pair:
         """The first bytes that the client has sent since the last answer passed."""
         self.missed = False
         """Whether an answer was dropped. If so, the client must get no later one."""
+        self.is_of_server = False
+        """Whether a replica or a Sentinel is the client."""
+        self.is_cut = False
+        """Whether bytes were dropped by `cut_servers_off`."""
         self.held: list[bytes] | None = None
         """The bytes that `hold` holds back, or None."""
         self.answered = asyncio.Event()
@@ -227,6 +265,7 @@ class _Pair:
 
     def record_request(self, chunk: bytes) -> bool:
         """Record a client's bytes, and return whether they may pass."""
+        self.is_of_server = self.is_of_server or any(word in chunk for word in SERVER_WORDS)
         if len(self.asked) < HEAD_BYTES:
             self.asked += chunk[:HEAD_BYTES]
         if self.held is None:

@@ -91,7 +91,8 @@ class Server(Child):
     The lines of `config` come last, so they override the defaults. `client` and busyapi log in
     with `username` and `password`. `acl` has the lines of an ACL file; without them the password
     is that of the default user. With `certificates` the server accepts TLS only, and with
-    `client_certificates` only clients that have one of the same authority.
+    `client_certificates` only clients that have one of the same authority. Other
+    servers connect to `announced_port` instead of its own port.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Server(Child):
         certificates: Certificates | None = None,
         client_certificates: bool = False,
         replica_of: "Server | None" = None,
+        announced_port: int = 0,
     ) -> None:
         if certificates and flavour == "valkey":
             raise ValueError("the Valkey of the wheel is built without TLS: use redis")
@@ -115,6 +117,8 @@ class Server(Child):
         self.folder = folder
         self.flavour = flavour
         self.port = reserve_port()
+        self.announced_port = announced_port or self.port
+        """The port that other servers and Sentinels connect to: that of a proxy, or its own."""
         self.username = username
         self.password = password
         self.certificates = certificates
@@ -127,6 +131,8 @@ class Server(Child):
             lines.append(f"aclfile {folder / 'users.acl'}")
         elif password:
             lines.append(f"requirepass {password}")
+        if announced_port:
+            lines.append(f"replica-announce-port {announced_port}")
         if replica_of:
             lines += self._make_replica_lines(replica_of)
         path.write_text("".join(f"{line}\n" for line in [*lines, *config]))
@@ -138,7 +144,7 @@ class Server(Child):
 
     @staticmethod
     def _make_replica_lines(primary: "Server") -> list[str]:
-        lines = [f"replicaof 127.0.0.1 {primary.port}"]
+        lines = [f"replicaof 127.0.0.1 {primary.announced_port}"]
         if primary.username:
             lines.append(f"masteruser {primary.username}")
         if primary.password:

@@ -11,6 +11,7 @@ from redis.cluster import RedisCluster
 from testkit.certificates import Certificates
 from testkit.child_process import Child, ManagedResource
 from testkit.ports import reserve_port
+from testkit.proxy import Proxy
 from testkit.servers import (
     Flavour,
     Server,
@@ -48,7 +49,7 @@ class Sentinel(Child):
             "bind 127.0.0.1",
             "protected-mode no",
             f"dir {folder}",
-            f"sentinel monitor {service} 127.0.0.1 {primary.port} 2",
+            f"sentinel monitor {service} 127.0.0.1 {primary.announced_port} 2",
             f"sentinel down-after-milliseconds {service} {down_after_ms}",
             # A stuck failover is tried again after twice this time.
             f"sentinel failover-timeout {service} 3000",
@@ -93,7 +94,7 @@ class SentinelSet(ManagedResource):
     """A primary, its replicas and three sentinels, two of which must agree.
 
     `sentinel_password` is that of the Sentinels' default user, or of the first user of
-    `sentinel_acl`.
+    `sentinel_acl`. With `links`, each server is reached through its own one.
     """
 
     service = "busyapi"
@@ -110,6 +111,7 @@ class SentinelSet(ManagedResource):
         sentinel_password: str = "",
         sentinel_acl: Sequence[str] = (),
         certificates: Certificates | None = None,
+        links: Sequence[Proxy] = (),
     ) -> None:
         self.folder = folder
         self.down_after_ms = down_after_ms
@@ -125,9 +127,18 @@ class SentinelSet(ManagedResource):
             certificates=certificates,
             client_certificates=certificates is not None,
         )
-        first = server(folder / "first")
+        ports = [link.port for link in links] or [0] * (1 + replicas)
+        first = server(folder / "first", announced_port=ports[0])
         names = ("second", "third")[:replicas]
-        self.servers = [first, *(server(folder / name, replica_of=first) for name in names)]
+        self.servers = [
+            first,
+            *(
+                server(folder / name, replica_of=first, announced_port=port)
+                for name, port in zip(names, ports[1:], strict=True)
+            ),
+        ]
+        for member, link in zip(self.servers, links, strict=False):
+            link.target = member.port
         self.sentinels: list[Sentinel] = []
 
     def __repr__(self) -> str:
@@ -183,7 +194,9 @@ class SentinelSet(ManagedResource):
     def primary(self) -> Server:
         """Return the server that most sentinels name as the primary."""
         ports = [self._ask_primary(sentinel) for sentinel in self.sentinels if sentinel.is_running]
-        return next(server for server in self.servers if ports.count(server.port) * 2 > len(ports))
+        return next(
+            server for server in self.servers if ports.count(server.announced_port) * 2 > len(ports)
+        )
 
     def _ask_primary(self, sentinel: Sentinel) -> int:
         address: Any = sentinel.client.sentinel_get_master_addr_by_name(self.service)
@@ -206,7 +219,7 @@ class SentinelSet(ManagedResource):
         # One Sentinel may name a former primary for as long as that is down: it waits for it.
         ports = [self._ask_primary(sentinel) for sentinel in self.sentinels]
         for server in self.servers:
-            if server is not old and ports.count(server.port) > 1:
+            if server is not old and ports.count(server.announced_port) > 1:
                 return server if server.replication()["role"] == "master" else None
         return None
 

@@ -103,9 +103,11 @@ class Peer(Contender):
 
 
 OTHER_FOLDERS = f"{Path(sys.executable).parent}:/usr/sbin"
-"""Folders for programs that are not always on PATH: that of Python's environment has Traefik."""
+"""Folders for programs that are not always on PATH: that of Python's environment has
+Traefik and NATS."""
 INSTALLED_BY = {
     "node": "apt-get install --no-install-recommends nodejs npm",
+    "nats-server": "make bench",
     "traefik": "make bench",
 }
 """What installs a program if it is not Debian's package of that name."""

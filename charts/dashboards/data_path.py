@@ -41,6 +41,18 @@ COMMIT = Row(
             alerts=["BusyapiLatencyBurn"],
         ),
         Lines(
+            title="Confirmation by the replicas",
+            about="How long a commit that is on the disk of the primary waits for its replicas:"
+            " the part of the commit duration that the tier replicated adds. Normal: a few"
+            " milliseconds. Higher: the disk of a replica or the network to it is slow.",
+            unit="s",
+            no_data="Only in the tier replicated",
+            queries=[
+                Query(quantile(0.5, "busyapi_confirm_seconds"), "p50"),
+                Query(quantile(0.99, "busyapi_confirm_seconds"), "p99"),
+            ],
+        ),
+        Lines(
             title="Commits",
             about="Commits per second by pod. A committer has one commit in flight at a time:"
             " the longer a commit takes, the fewer and larger they are.",
@@ -275,6 +287,17 @@ BUFFER = Row(
                 Query(f"max({select('busyapi_replicas_expected', of=FLUSHER)})", "expected"),
             ],
             alerts=["BusyapiReplicasDegraded"],
+        ),
+        Number(
+            title="Failover",
+            about="Whether the loss of the primary now would lead to a failover; tier replicated"
+            " with Sentinels. Impossible: too few Sentinels answer, or no server with all"
+            " usages can be promoted.",
+            unit="short",
+            steps=[(LOWEST, GREEN), (1, RED)],
+            value_texts=[(0, "possible"), (1, "impossible")],
+            queries=[Query(f"max({select('busyapi_failover_impossible', of=FLUSHER)})")],
+            alerts=["BusyapiFailoverImpossible"],
         ),
         Number(
             title="Durability trusted",

@@ -132,6 +132,14 @@ REQUESTS = Row(
             alerts=["BusyapiAvailabilityBurn"],
         ),
         Lines(
+            title="Implausible times",
+            about="Usages stored per second whose time is not in the years 2000 to 2099. Normal: 0."
+            " Otherwise a device sends seconds or microseconds instead of milliseconds, or its"
+            " clock is not set. Their responses have a Usage-Warning.",
+            unit="suffix: usages/s",
+            queries=[Query(total(rate("busyapi_implausible_times_total")), "implausible")],
+        ),
+        Lines(
             title="POST latency",
             about="Median, 99th and 99.9th percentile. The line is the objective: 50 ms for 99"
             " %. Above it: look at the commit duration on Data path.",

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import inspect
 import os
 import socket
 import sys
@@ -116,6 +117,18 @@ def _add_tools(commands: Any, settings: Settings) -> None:
         run_accept_primary(settings, options.dir, options.partition, confirmed=options.yes)
         return 0
 
+    def hand_over(_: argparse.Namespace, settings: Settings) -> int:
+        """Make another server the primary of Redis, in the tier `replicated` with Sentinels.
+
+        The flusher of partition 0 chooses a server that holds every acknowledged usage. Needed
+        before work on the primary: with `replica-priority 0` everywhere, SENTINEL FAILOVER finds
+        no server to promote.
+        """
+        from busyapi.wiring.flusher import run_hand_over  # noqa: PLC0415 - likewise
+
+        run_hand_over(settings)
+        return 0
+
     archive_commands.add_commands(
         commands,
         Path(settings.archive_dir),
@@ -123,6 +136,13 @@ def _add_tools(commands: Any, settings: Settings) -> None:
         accept_primary,
     )
     audit_commands.add_commands(commands, Path(settings.archive_dir))
+    handing_over = commands.add_parser(
+        "hand-over",
+        help="make another server the primary of Redis",
+        description=inspect.cleandoc(hand_over.__doc__ or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    handing_over.set_defaults(run=hand_over)
     dev_command.add_command(commands, settings, os.environ)
     sizing_command.add_command(commands)
     token_command.add_command(commands)

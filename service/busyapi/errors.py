@@ -6,7 +6,8 @@
     │   ├── BufferFull                  the bound is reached, or memory is full
     │   ├── IdempotencyKeysFull         the limit of known Idempotency-Keys is reached
     │   ├── NotSeeded                   no flusher has accepted this Redis server yet
-    │   │   └── PartitionPaused         its flusher has stopped commits for a moment
+    │   │   ├── PartitionPaused         its flusher has stopped commits for a moment
+    │   │   └── WaitingForParent        a new partition, whose ids another one still has to leave
     │   ├── Overloaded                  too many usages are pending in this process
     │   ├── RedisUnavailable            Redis does not answer or cannot write
     │   ├── CredentialKeysUnavailable   the provider's keys, which verify JWTs, were never fetched
@@ -114,6 +115,10 @@ class PartitionPaused(NotSeeded):
 
 class CredentialKeysUnavailable(Refused):
     """The keys that verify credentials are unavailable. Try again later."""
+
+
+class WaitingForParent(NotSeeded):
+    """The partition is new, and waits for another one to make room for its ids."""
 
 
 class DurabilityNotMet(Refused):

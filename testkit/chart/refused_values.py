@@ -27,6 +27,11 @@ def external(**options: object) -> Json:
     return {"valkey": {"enabled": False}, "externalRedis": {"host": "r.example.org"} | options}
 
 
+def three(**config: object) -> Json:
+    """Return values with three Valkey servers."""
+    return {"config": config, "valkey": {"replicas": 3}}
+
+
 def keda(**options: object) -> Json:
     """Return values with KEDA as the only autoscaler."""
     return FIXED | {"keda": {"enabled": True, "serverAddress": "http://p:9090"} | options}
@@ -72,6 +77,12 @@ REFUSALS: list[tuple[str, Json]] = [
         {"valkey": {"tls": {"enabled": True, "existingSecret": "s", "issuerRef": {"name": "i"}}}},
     ),
     ("config.durability is replicated", {"config": {"durability": "replicated"}}),
+    *((f"valkey.replicas is {n}", {"valkey": {"replicas": n}}) for n in (2, 4)),
+    *(
+        (f"config.durability is {tier}, and valkey.replicas is 3", three(durability=tier))
+        for tier in ("fsync", "memory")
+    ),
+    ("config.minReplicas is 3, and 3 servers have 2 replicas", three(minReplicas=3)),
     ("flusher.persistence.enabled is false", {"flusher": {"persistence": {"enabled": False}}}),
     ("valkey.persistence.enabled is false", {"valkey": {"persistence": {"enabled": False}}}),
     *(

@@ -260,7 +260,7 @@ def test_every_command_of_the_service_is_granted() -> None:
     commands = {name.lower() for name in names}
     assert {"xadd", "hlen", "waitaof", "pttl"} <= commands
     # For Sentinels, cluster nodes, the login, and the tier `replicated`.
-    assert commands - granted <= {"sentinel", "cluster", "auth", "wait"}
+    assert commands - granted <= {"sentinel", "cluster", "auth", "wait", "failover"}
 
 
 def read_sources(pattern: str) -> str:

@@ -192,3 +192,16 @@ def test_every_folder_has_a_readme_whose_links_and_paths_exist() -> None:
             assert (folder / target).exists(), f"{readme}: {target}"
         for path in re.findall(r"\bk8s/[\w./-]*\w", readme.read_text()):
             assert (ROOT / path).exists(), f"{readme}: {path}"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_valkeys_command_names_a_file_that_it_has(overlay: str) -> None:
+    documents = build(f"overlays/{overlay}")
+    (config,) = [
+        entry
+        for entry in of_kind(documents, "ConfigMap")
+        if "busyapi-valkey" in entry["metadata"]["name"]
+    ]
+    (valkey,) = [pod for name, pod in pods(documents) if name == "StatefulSet/busyapi-valkey"]
+    command = valkey["spec"]["containers"][0]["command"]
+    assert command[-1].removeprefix("/etc/valkey/") in config["data"]

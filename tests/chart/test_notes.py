@@ -244,7 +244,7 @@ def test_warning_about_the_namespace_appears_if_there_are_volumes() -> None:
 
 
 def test_notes_say_what_the_single_valkey_costs() -> None:
-    note = "Valkey is one pod. If its node is lost, devices get 503"
+    note = "Valkey is one pod. While it restarts, devices get 503"
     assert note in render_notes()
     assert (Path(__file__).parents[2] / "docs" / "how-to" / "lost-node.md").exists()
     external: Json = {"valkey": {"enabled": False}, "externalRedis": {"host": "r.example.org"}}

@@ -1,5 +1,6 @@
 """Tests of network access: Services, Ingress, HTTPRoute, NetworkPolicy, monitors."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,11 @@ def render_policy(component: str, values: Json | None = None) -> Json:
 def test_every_service_targets_an_existing_port_of_existing_pods(mode: Path) -> None:
     documents = render(values_of(mode))
     for service in of_kind(documents, "Service"):
-        selector = service["spec"]["selector"].items()
+        labels = dict(service["spec"]["selector"])
+        # The StatefulSet controller adds this label.
+        pod_name = labels.pop("statefulset.kubernetes.io/pod-name", "busyapi-valkey-0")
+        assert re.fullmatch("busyapi-valkey-[0-9]", pod_name)
+        selector = labels.items()
         selected = [
             pod for _, pod in pods(documents) if selector <= pod["metadata"]["labels"].items()
         ]

@@ -60,6 +60,7 @@ class RenderedPod:
         """Write the files, with the paths and the port of this machine."""
         conf = find_object(documents, "ConfigMap", "busyapi-valkey")["data"]
         text = self.mounts.localize(conf["valkey.conf"])
+        conf["single.sh"] = self.mounts.localize(conf["single.sh"])
         conf["valkey.conf"] = text.replace("tls-port 6379", f"tls-port {self.port}")
         data = find_object(documents, "Secret", "busyapi-valkey")["data"]
         acl = b64decode(data["users.acl"]).decode()

@@ -24,6 +24,7 @@ OPEN = {
     "keda.extraTriggers[]",
     "tests.resources.claims[]",
     "valkey.metrics.resources.claims[]",
+    "valkey.sentinel.resources.claims[]",
     "valkey.tls.resources.claims[]",
     *(
         f"{section}{name}"

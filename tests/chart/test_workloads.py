@@ -143,7 +143,10 @@ def test_first_process_is_the_program_itself() -> None:
     assert main_container(*FLUSHER)["args"] == ["flusher", "--partition", "$(POD_INDEX)"]
     for target in (API, FLUSHER):
         assert "command" not in main_container(*target)
-    assert main_container(*VALKEY)["command"][0] == "valkey-server"
+    command = main_container(*VALKEY)["command"]
+    assert command == ["sh", "/etc/valkey/single.sh"]
+    script = find_object(render(), "ConfigMap", "busyapi-valkey")["data"]["single.sh"]
+    assert script.splitlines()[-1] == "exec valkey-server /etc/valkey/valkey.conf"
 
 
 def test_ordinal_of_a_flusher_pod_is_its_partition() -> None:

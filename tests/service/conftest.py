@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.flusher import replicas
+from busyapi.flusher import retry
 from busyapi.settings import SWITCH
 from testkit.jwt_issuer import Issuer
 from testkit.ports import reserve_port
@@ -96,7 +96,7 @@ async def trio(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Trio]:
     """Run a primary with two replicas, and inspect them twice per second."""
-    monkeypatch.setattr(replicas, "INSPECT_INTERVAL_SECONDS", 0.5)
+    monkeypatch.setattr(retry, "SETTLED_INTERVAL_SECONDS", 0.5)
     monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 0.5)
     trio = Trio(tmp_path, request.param)
     with ExitStack() as running:

@@ -53,7 +53,7 @@ def test_a_body_that_is_not_a_json_object_is_400(contract: Stack, body: bytes) -
     assert MARKER not in answer.body
 
 
-@pytest.mark.parametrize("body", [b"zQ7-never-shown", b"a=b&zQ7-never-shown", b"=%ff"])
+@pytest.mark.parametrize("body", [b"zQ7-never-shown", b"a&zQ7-never-shown", b"=%ff"])
 def test_a_broken_form_is_400(contract: Stack, body: bytes) -> None:
     with check_nothing_stored(contract.port):
         answer = send(contract.port, body, content_type=FORM)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import subprocess
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -105,7 +106,7 @@ def test_every_request_of_ab_without_a_content_type_is_answered(
     assert not any(line.startswith("Non-2xx") for line in lines), run.stdout
 
 
-@pytest.mark.parametrize("patient", ["100", 100, "x" * 128, "ä€😀", 0, -1, 2**53])
+@pytest.mark.parametrize("patient", ["100", 100, "x" * 128, "ä€😀", 0, -1, 2**53 - 1])
 def test_a_patient_id_is_stored_as_it_was_sent(contract: Stack, patient: str | int) -> None:
     number = check_stored(send(contract.port, USAGE | {"patientId": patient}))
     assert stored_usage(contract.port, number) == USAGE | {"patientId": patient}
@@ -115,8 +116,11 @@ def test_a_patient_id_is_stored_as_it_was_sent(contract: Stack, patient: str | i
     "timestamp",
     [
         "Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",
+        "Tue Nov 1 2016 09:11:51 GMT-0500",
         "2016-11-01T09:11:51.25-05:00",
+        "2016-11-01 09:11:51-0500[America/Chicago]",
         "Tue, 01 Nov 2016 14:11:51 GMT",
+        "Tue, 1 Nov 2016 14:11:51 GMT",
         1478009511000,
     ],
 )
@@ -125,6 +129,33 @@ def test_each_form_of_a_timestamp_is_stored_as_it_was_sent(
 ) -> None:
     number = check_stored(send(contract.port, USAGE | {"timestamp": timestamp}))
     assert stored_usage(contract.port, number)["timestamp"] == timestamp
+
+
+def test_whole_numbers_are_stored_as_integers(contract: Stack) -> None:
+    body = b'{"patientId":1e2,"timestamp":1.478009511e12,"medication":"a","x":1.0}'
+    number = check_stored(send(contract.port, body))
+    answer = fetch(contract.port, f"/api/usages/{number}")
+    expected = b'"usage":{"patientId":100,"timestamp":1478009511000,"medication":"a","x":1.0}'
+    assert expected in answer.body
+
+
+@pytest.mark.parametrize("timestamp", [1478009511, 1478009511000000, "1970-01-01T00:00:12Z"])
+def test_an_implausible_time_is_stored_with_a_warning(
+    contract: Stack, timestamp: str | int
+) -> None:
+    api = contract.apis[0]
+    count = partial(api.read_metric, "busyapi_implausible_times_total")
+    before = count()
+    answer = send(contract.port, USAGE | {"timestamp": timestamp})
+    number = check_stored(answer)
+    assert answer.headers["usage-warning"] == "implausible-timestamp"
+    assert stored_usage(contract.port, number)["timestamp"] == timestamp
+    assert count() == before + 1
+    assert "usage-warning" not in send(contract.port, USAGE).headers
+    batch = [USAGE, USAGE | {"timestamp": timestamp}, USAGE | {"timestamp": timestamp}]
+    answer = send(contract.port, batch, "/api/usages/batch")
+    assert answer.headers["usage-warning"] == "implausible-timestamp;count=2;first=1"
+    assert count() == before + 3
 
 
 def test_other_members_are_stored_at_any_depth(contract: Stack) -> None:

@@ -89,6 +89,26 @@ async def test_paused_replica_delays_the_answer_and_the_usage_is_stored_once(pai
         assert pair.entries(pair.replica) == ["1-1", "2-1"]
 
 
+async def test_wait_for_a_replica_is_reported(pair: Pair) -> None:
+    async with run_committer(pair.where, tier="replicated") as committer:
+        await committer.wait_until_ready()
+        await committer.post(b"{}")
+        pair.replica.pause()
+        slow = committer.post(b"{}")
+        await asyncio.sleep(0.2)  # below REPLICA_WAIT_MS
+        pair.replica.resume()
+        await slow
+        quick, waited = committer.failures.confirmations
+        assert waited > max(0.1, quick)
+
+
+async def test_commit_that_needs_no_replica_reports_no_wait(pair: Pair) -> None:
+    async with run_committer(pair.where) as committer:
+        await committer.wait_until_ready()
+        await committer.post(b"{}")
+        assert committer.failures.confirmations == []
+
+
 async def test_without_a_replica_nothing_is_stored_and_the_error_gives_the_reason(
     pair: Pair, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from busyapi.archive.writer import PartitionWriter
-from busyapi.commit.committer import MAX_BACKOFF_SECONDS
+from busyapi.commit.backoff import MAX_FIRST_SECONDS, MAX_SECONDS
 from busyapi.errors import OutcomeUnknown
 from busyapi.flusher.buffer import drain_stream
 from busyapi.flusher.loop import Flusher
@@ -172,8 +172,9 @@ async def test_restored_server_is_checked_by_every_committer_before_any_commits(
     # The committer must notice the stopped server when it sends, not in an earlier recheck.
     monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 3600.0)
     # On an idle machine every committer has checked by then; here it gets more time.
-    assert MAX_BACKOFF_SECONDS < COMMITTER_CHECK_SECONDS
+    assert MAX_FIRST_SECONDS < MAX_SECONDS < COMMITTER_CHECK_SECONDS
     monkeypatch.setattr("busyapi.flusher.seed.COMMITTER_CHECK_SECONDS", 4.0)
+    monkeypatch.setattr("busyapi.commit.connection_state.FAILOVER_SECONDS", 0.0)
     async with stack.run_committer() as informed:
         async with run_flusher(stack.make_flusher()):
             await stack.post(informed, "a", 3)
@@ -184,7 +185,7 @@ async def test_restored_server_is_checked_by_every_committer_before_any_commits(
         uncertain = informed.post(b'"sent to a stopped server"')
         stack.restore_data(copy)
         await poll_until(
-            lambda: informed.committer._backoff == MAX_BACKOFF_SECONDS,
+            lambda: informed.committer._backoff._seconds == MAX_SECONDS,
             "it to retry once a second",
         )
         stack.server.start()

@@ -136,8 +136,8 @@ async def test_commits_wait_until_the_flusher_has_inspected_a_new_connection(tri
 
 
 async def test_other_tiers_forget_the_holders(trio: Trio) -> None:
-    await seed_once(trio.where, trio.archive, tier="replicated")
-    assert trio.holders
+    async with run_flusher(make_flusher(trio.where, trio.archive, tier="replicated")):
+        await poll_until(lambda: trio.holders, "holders")
     with capture_logs() as logs:
         await seed_once(trio.where, trio.archive)
     assert not trio.holders

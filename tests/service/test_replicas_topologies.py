@@ -1,12 +1,19 @@
 """The tier `replicated` with Sentinels and several partitions, and on a cluster."""
 
 import asyncio
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
+from structlog.testing import capture_logs
 
 from busyapi.archive.holders import Holders, read_holders, write_holders
 from busyapi.stream.cluster import list_replicas
+from busyapi.stream.sentinel import SentinelPrimary, read_view, start_failover
+from busyapi.telemetry.metrics import FlusherMetrics
 from testkit.in_process import (
     endpoint_of,
     make_flusher,
@@ -17,7 +24,7 @@ from testkit.in_process import (
 )
 from testkit.load import Load
 from testkit.processes import Stack
-from testkit.replicated import CONFIG, SETTINGS, return_empty
+from testkit.replicated import CONFIG, SETTINGS, return_to
 from testkit.servers import FLAVOURS, Flavour
 from testkit.topologies import ClusterOfThree, SentinelSet
 from testkit.waiting import wait_until
@@ -47,13 +54,51 @@ async def test_failover_that_cannot_start_is_reported_with_its_reason(tmp_path: 
             replica.kill9()
             primary.kill9()
             expected = f"no failover: 127.0.0.1:{replica.port} cannot be inspected"
-            await poll_until(lambda: expected in flusher.not_ready_reason, "the reason", seconds=20)
+            with capture_logs() as logs:
+                await poll_until(
+                    lambda: "failover_blocked" in {line["event"] for line in logs}, "it", seconds=20
+                )
+            assert expected in flusher.not_ready_reason
             replica.spawn()
             await poll_until(lambda: sentinels.primary() is replica, "a failover", seconds=30)
-            await asyncio.to_thread(return_empty, primary, replica)
+            await asyncio.to_thread(return_to, primary, replica)
             await wait_until_flushing(flusher, 60)
         # The Sentinel wrote the raised priority there.
         assert "replica-priority 0\n" in (replica.folder / "server.conf").read_text()
+
+
+async def test_sentinels_without_a_majority_are_reported_while_the_primary_works(
+    tmp_path: Path,
+) -> None:
+    with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        metrics = FlusherMetrics("replicated")
+        flusher = make_flusher(where, archive, tier="replicated", metrics=metrics)
+        first, second, third = sentinels.sentinels
+
+        def is_impossible() -> float | None:
+            labels = {"partition": "0"}
+            return metrics.registry.get_sample_value("busyapi_failover_impossible", labels)
+
+        with capture_logs() as logs:
+            async with run_flusher(flusher):
+                assert is_impossible() == 0
+                first.kill9()
+                second.kill9()
+                await poll_until(lambda: is_impossible() == 1, "the metric", seconds=20)
+                assert not flusher.not_ready_reason
+                third.kill9()
+                await poll_until(lambda: len(reasons(logs)) > 1, "another reason", seconds=20)
+                for sentinel in sentinels.sentinels:
+                    sentinel.start()
+                await poll_until(lambda: is_impossible() == 0, "Sentinels again", seconds=30)
+        assert "NOQUORUM" in reasons(logs)[0]
+        assert "no Sentinel answers" in reasons(logs)
+
+
+def reasons(logs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return why no failover was possible, as logged."""
+    return [log["detail"] for log in logs if log["event"] == "failover_impossible"]
 
 
 async def test_right_that_a_failover_needs_is_missed_while_all_is_well(tmp_path: Path) -> None:
@@ -67,6 +112,92 @@ async def test_right_that_a_failover_needs_is_missed_while_all_is_well(tmp_path:
             await poll_until(lambda: expected in flusher.not_ready_reason, "a refusal")
             replica.command("ACL", "SETUSER", "default", "+config|set")
             await wait_until_flushing(flusher)
+
+
+async def test_priority_that_cannot_be_written_to_the_configuration_is_refused(
+    tmp_path: Path,
+) -> None:
+    with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        replica = sentinels.servers[1]
+        path = replica.folder / "server.conf"
+        path.unlink()
+        path.mkdir()  # it can be read as an empty file, and not be replaced
+        flusher = make_flusher(where, archive, tier="replicated")
+        async with run_flusher(flusher, ready=False):
+            expected = (
+                f"write `replica-priority 0` to the configuration file of 127.0.0.1:{replica.port}"
+            )
+            await poll_until(lambda: expected in flusher.not_ready_reason, "a refusal")
+            path.rmdir()
+            await wait_until_flushing(flusher)
+        assert "replica-priority 0\n" in path.read_text()
+
+
+async def test_configuration_that_can_never_be_written_is_logged(tmp_path: Path) -> None:
+    sentinels = SentinelSet(tmp_path / "sentinels", config=CONFIG)
+    replica = sentinels.servers[1]
+    lines = (replica.folder / "server.conf").read_text().splitlines()
+    words = [word for line in lines for word in shlex.split(f"--{line}")]
+    replica.argv = [replica.argv[0], *words]
+    with sentinels, capture_logs() as logs:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        async with run_flusher(make_flusher(where, archive, tier="replicated")):
+            await poll_until(
+                lambda: "priority_not_saved" in {line["event"] for line in logs}, "it to be logged"
+            )
+    named = {line["server"] for line in logs if line["event"] == "priority_not_saved"}
+    assert named == {f"127.0.0.1:{replica.port}"}
+
+
+async def test_next_sentinel_is_asked_for_a_failover_if_the_first_refuses(tmp_path: Path) -> None:
+    with SentinelSet(tmp_path / "sentinels") as sentinels:
+        where = endpoint_of(sentinels)
+        first, second, third = sentinels.sentinels
+        addresses = tuple(("127.0.0.1", part.port) for part in (first, second, third))
+        down = SentinelPrimary("not asked for", addresses, 3.0)
+        for sentinel in (first, third):
+            sentinel.client.acl_setuser("default", commands=["-sentinel|failover"])
+        old, other = sentinels.servers
+        assert await start_failover(where, down) == ""
+        await poll_until(lambda: sentinels.primary() is other, "a failover", seconds=20)
+        second.client.acl_setuser("default", commands=["-sentinel|failover"])
+        reasons = await start_failover(where, down)
+        assert reasons.count("refuses the user") == len(addresses)
+        assert sentinels.primary() is not old
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+async def test_commits_are_refused_while_a_sentinel_promotes_a_server_chosen_before(
+    tmp_path: Path, flavour: Flavour
+) -> None:
+    with SentinelSet(tmp_path / "sentinels", flavour, config=CONFIG, replicas=2) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        chosen = sentinels.servers[1]
+        sentinel = sentinels.sentinels[0].client
+        sentinel.sentinel_set(sentinels.service, "failover-timeout", 30_000)
+        # It obeys no Sentinel yet, so the failover does not end.
+        chosen.command("ACL", "SETUSER", "default", "-replicaof", "-slaveof")
+        chosen.client().config_set("replica-priority", 1)
+        await poll_until(lambda: begin_failover(sentinels), "a failover", seconds=20)
+        chosen.client().config_set("replica-priority", 0)
+        while (view := await read_view(where)) and view.promotable:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        flusher = make_flusher(where, archive, tier="replicated")
+        async with run_flusher(flusher, ready=False):
+            expected = "a Sentinel is promoting another server"
+            await poll_until(lambda: expected in flusher.not_ready_reason, "a refusal")
+            sentinel.sentinel_set(sentinels.service, "failover-timeout", 1000)
+            await wait_until_flushing(flusher, 30)
+
+
+def begin_failover(sentinels: SentinelSet) -> bool:
+    """Make the first Sentinel start a failover; return whether it does."""
+    try:
+        sentinels.sentinels[0].client.sentinel_failover(sentinels.service)
+    except ResponseError:  # it does not know the priority yet
+        return False
+    return True
 
 
 async def test_replica_that_sentinels_know_by_another_address_does_not_confirm(
@@ -97,7 +228,7 @@ def test_all_partitions_of_a_server_follow_one_decision(tmp_path: Path, flavour:
             old = sentinels.primary()
             old.kill9()
             new = sentinels.wait_for_failover(old)
-            return_empty(old, new)
+            return_to(old, new)
             for process in stack.processes:
                 process.wait_until_ready(60)
             before = load.history.acknowledged
@@ -106,6 +237,7 @@ def test_all_partitions_of_a_server_follow_one_decision(tmp_path: Path, flavour:
         assert set(stack.stop().values()) == {0}
         verdict = stack.check_history(load.history)
         assert verdict.ok, verdict
+        assert not verdict.skipped
 
 
 @pytest.mark.faults

@@ -7,7 +7,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from testkit.proxy import Proxy
+from testkit.proxy import Direction, Proxy
 from testkit.servers import Server
 from testkit.waiting import wait_until
 
@@ -141,3 +141,23 @@ def test_server_that_is_down_looks_down(client: redis.Redis, valkey: Server) -> 
         client.ping()
     valkey.start()
     assert client.ping()
+
+
+@pytest.mark.parametrize("direction", ["ask", "answer"])
+def test_servers_are_cut_off_and_clients_are_not(
+    proxy: Proxy, client: redis.Redis, valkey: Server, direction: Direction
+) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as replica:
+        replica.sendall(b"REPLCONF capa eof\r\n")
+        assert replica.recv(100) == b"+OK\r\n"
+        proxy.cut_servers_off(direction)
+        replica.sendall(b"INCR a\r\n")
+        replica.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            replica.recv(100)
+        assert client.ping()
+        assert valkey.client().get("a") == (None if direction == "ask" else "1")
+        proxy.reconnect_servers()
+        with pytest.raises(ConnectionResetError):
+            replica.recv(100)
+        assert client.ping()

@@ -57,8 +57,10 @@ WITHOUT_CONFIG_KEY = {
     "BUSYAPI_ARCHIVE_DIR": "fixed: on the archive's volume",
 }
 """Variables that no `config` key sets, and why."""
-COMPUTED = {"keyPrefix"}
+COMPUTED = {"keyPrefix", "durability", "replicas"}
 """Keys that a template computes the variable from."""
+MAY_BE_EMPTY = {"durability"}
+"""Keys with choices for which a template chooses if none is set."""
 PATTERNS = {
     "keyPrefix": "^([A-Za-z0-9][A-Za-z0-9._:-]{0,127})?$",
     "corsOrigins": "^(https?://[^/*A-Z ]+( *, *https?://[^/*A-Z ]+)*)?$",
@@ -152,7 +154,7 @@ def make_rule(name: str, setting: Field[Any]) -> dict[str, Any]:
     meta, kind = setting.metadata, type(setting.default)
     if meta["choices"]:
         # With an empty default, it may also be that none is chosen.
-        none = [""] if setting.default == "" else []
+        none = [""] if setting.default == "" or name in MAY_BE_EMPTY else []
         return {"type": "string", "enum": [*none, *meta["choices"]]}
     if kind is str:
         if name not in PATTERNS:

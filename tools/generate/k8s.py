@@ -98,7 +98,8 @@ def render_base(chart: Path) -> dict[str, str]:
         )
     lines = [f"{name}={value}" for name, value in maps[NAME].items()]
     files["base/config.env"] = HEAD + "\n".join([*lines, ""])
-    files["base/valkey.conf"] = maps[f"{NAME}-valkey"]["valkey.conf"].rstrip("\n") + "\n"
+    for name, text in maps[f"{NAME}-valkey"].items():
+        files[f"base/{name}"] = text.rstrip("\n") + "\n"
     return files
 
 

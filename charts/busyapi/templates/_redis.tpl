@@ -5,11 +5,43 @@
 {{- regexMatch "^[^\\[]*:[^\\[]*:" . | ternary (printf "[%s]" .) . }}
 {{- end }}
 
+{{/* Return something if the bundled Valkey is several servers with Sentinels. */}}
+{{- define "busyapi.hasReplicas" -}}
+{{- if and .Values.valkey.enabled (gt (.Values.valkey.replicas | int) 1) }}yes{{ end }}
+{{- end }}
+
+{{/* The name by which the Sentinels of the bundled Valkey know the primary; also in files/valkey/tier.sh. */}}
+{{- define "busyapi.sentinelMaster" -}}
+busyapi
+{{- end }}
+
+{{/* The tier: with several servers a 201 means several disks, unless the values say otherwise. */}}
+{{- define "busyapi.durability" -}}
+{{- .Values.config.durability | default (empty (include "busyapi.hasReplicas" .) | ternary "fsync" "replicated") }}
+{{- end }}
+
+{{/* The DNS names of the bundled Valkey's servers. Each has a Service of its own, with the name of its pod. */}}
+{{- define "busyapi.valkeyServers" -}}
+{{- $root := . }}
+{{- $names := list }}
+{{- range $i := until (.Values.valkey.replicas | int) }}
+{{- $names = append $names (printf "%s-valkey-%d" (include "busyapi.fullname" $root) $i) }}
+{{- end }}
+{{- toYaml $names }}
+{{- end }}
+
+{{/* The URL of a server of the bundled Valkey. Arguments: root, number ("" for the only one, or such as "-0"). */}}
+{{- define "busyapi.valkeyUrl" -}}
+{{ ternary "rediss" "redis" .root.Values.valkey.tls.enabled }}://{{ include "busyapi.fullname" .root }}-valkey{{ .number }}:6379
+{{- end }}
+
 {{- define "busyapi.redisUrl" -}}
 {{- $external := .Values.externalRedis }}
 {{- $scheme := ternary "rediss" "redis" (ternary .Values.valkey.tls.enabled $external.tls.enabled .Values.valkey.enabled) }}
-{{- if .Values.valkey.enabled -}}
-{{ $scheme }}://{{ include "busyapi.fullname" . }}-valkey:6379
+{{- if include "busyapi.hasReplicas" . -}}
+{{ $scheme }}+sentinel://{{ include "busyapi.valkeyServers" . | fromYamlArray | join ":26379," }}:26379/{{ include "busyapi.sentinelMaster" . }}
+{{- else if .Values.valkey.enabled -}}
+{{ include "busyapi.valkeyUrl" (dict "root" . "number" "") }}
 {{- else if eq $external.mode "standalone" -}}
 {{ $scheme }}://{{ include "busyapi.redisHost" $external.host }}:{{ $external.port | int64 }}
 {{- else if eq $external.mode "sentinel" -}}
@@ -130,11 +162,14 @@ items:
 - name: BUSYAPI_REDIS_KEY_FILE
   value: /etc/busyapi/redis-tls/tls.key
 {{- end }}
-{{- with $external.sentinel.username }}
+{{- with ternary .role $external.sentinel.username (not (empty (include "busyapi.hasReplicas" $root))) }}
 - name: BUSYAPI_REDIS_SENTINEL_USERNAME
   value: {{ . | quote }}
 {{- end }}
-{{- if include "busyapi.sentinelPassword" $root }}
+{{- if include "busyapi.hasReplicas" $root }}
+- name: BUSYAPI_REDIS_SENTINEL_PASSWORD_FILE
+  value: /etc/busyapi/redis/password
+{{- else if include "busyapi.sentinelPassword" $root }}
 - name: BUSYAPI_REDIS_SENTINEL_PASSWORD_FILE
   value: /etc/busyapi/redis-sentinel/password
 {{- end }}

@@ -21,7 +21,8 @@ _ORIGIN = re.compile(r"https?://([^/*]+)")
 _ALLOWED_METHODS = "GET, HEAD, POST"
 _ALLOWED_HEADERS = "Authorization, Content-Encoding, Content-Type, Idempotency-Key, X-Request-ID"
 _EXPOSED_HEADERS = (
-    "Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+    "Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, Usage-Warning,"
+    " X-Request-ID"
 )
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 
 import msgspec
 
+from busyapi.decode.batch import DecodedBatch
 from busyapi.decode.diagnose import MAX_ERRORS
 from busyapi.decode.incremental import Incremental
 from busyapi.decode.patient_id import extract_patient_id
@@ -33,13 +34,14 @@ def check_single(work: Incremental[bytes], patient_id: str) -> Incremental[bytes
     return line
 
 
-def check_batch(work: Incremental[list[bytes]], patient_id: str) -> Incremental[list[bytes]]:
+def check_batch(work: Incremental[DecodedBatch], patient_id: str) -> Incremental[DecodedBatch]:
     """Do the work, and check the patient of each line, in steps.
 
     Raises:
         Problem: 403, a usage of another patient; nothing is stored.
     """
-    lines = yield from work
+    batch = yield from work
+    lines = batch.lines
     pointers: list[str] = []
     for start in range(0, len(lines), STEP_LINES):
         if start:
@@ -50,7 +52,7 @@ def check_batch(work: Incremental[list[bytes]], patient_id: str) -> Incremental[
             break
     if pointers:
         raise _refuse(pointers[:MAX_ERRORS])
-    return lines
+    return batch
 
 
 def _refuse(pointers: list[str]) -> Problem:

@@ -1,28 +1,39 @@
-"""Finds the partition and seq of an id, and reads the partitions' records.
+"""Finds the partitions that may have a usage, and reads the partitions' records.
 
-An id leads to its partition by the strides that the partition had at the id's seq. They are in the
-record that a lookup reads in any case, so what this process remembers is checked by each lookup.
-While Redis is down it is used as it is: an archived line counts only if it has the id.
+An id leads from a partition of the install to its children, by the strides that each partition had
+at the id's seq. Strides are in the record that a lookup reads in any case. After a restore from an
+old backup the strides of a partition may claim ids that its child has issued: so a lookup goes on
+to the child until a line has the id.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
+from busyapi.errors import NotSeeded, RedisUnavailable
 from busyapi.ids import Seq, UsageId
 from busyapi.stream.reader import BufferedUsage, PartitionReader
 from busyapi.stream.state import PartitionState
-from busyapi.strides import Strides, find_child
+from busyapi.strides import Strides, find_child, parent_of
 
 
 class Place(NamedTuple):
-    """Where an id belongs."""
+    """A partition that an id leads to, and what Redis has of it."""
 
     partition: int
     seq: Seq | None
-    """None: no partition has issued the id."""
+    """None: the partition has not issued the id, as far as its strides are known."""
+    state: PartitionState | None
+    """None: Redis does not reply."""
+    usage: BufferedUsage | None
     is_certain: bool
-    """False: this process has never read the strides of the partition."""
+    """Whether the strides are known. If not, only a line that has the id says something."""
+
+    @property
+    def may_be_archived(self) -> bool:
+        """Return whether to ask the archive."""
+        issued = self.state.seq if self.state else None
+        return self.seq is not None and (issued is None or self.seq <= issued)
 
 
 class UsageFinder:
@@ -33,61 +44,89 @@ class UsageFinder:
         self._partitions = partitions
         self._readers: dict[int, PartitionReader] = {}
         self._strides: dict[int, Strides] = {}
+        self._total = 0
 
     @property
-    def base(self) -> int:
-        """Return the number of partitions at install, as far as this process knows."""
+    def base(self) -> int | None:
+        """Return the number of partitions at install, None if this process does not know it yet."""
         strides = next(iter(self._strides.values()), None)
-        return strides.base if strides else self._partitions
+        return strides.base if strides else None
 
-    def locate(self, usage_id: UsageId) -> Place:
-        """Return where an id belongs, as far as this process knows."""
-        base = self.base
-        partition: int = (usage_id - 1) % base
-        while strides := self._strides.get(partition):
-            seq = strides.find_seq(usage_id, partition)
-            child = None if seq else find_child(usage_id, partition, strides)
-            if child is None:
-                return Place(partition, seq, is_certain=True)
-            partition = child
-        guess = Strides.fixed(base).find_seq(usage_id, partition) if partition < base else None
-        return Place(partition, guess, is_certain=False)
+    async def find_places(self, usage_id: UsageId) -> AsyncIterator[Place]:
+        """Yield every partition that an id leads to, in the order in which to look."""
+        await self._find_base()
+        if (base := self.base) is None:
+            # The setting may be right, and an archived line says whether it was.
+            number = (usage_id - 1) % self._partitions
+            seq = Strides.fixed(self._partitions).find_seq(usage_id, number)
+            yield Place(number, seq, None, None, is_certain=False)
+            return
+        partition: int | None = (usage_id - 1) % base
+        while partition is not None:
+            place = await self._read_place(partition, usage_id, base)
+            yield place
+            strides = self._strides.get(partition)
+            partition = find_child(usage_id, partition, strides) if strides else None
 
-    async def find_buffered(
-        self, usage_id: UsageId
-    ) -> tuple[Place, PartitionState, BufferedUsage | None]:
-        """Return where an id belongs, the record there, and the usage if the stream has it.
+    async def _find_base(self) -> None:
+        number = 0
+        while self.base is None and number < self._partitions:
+            try:
+                await self.read_state(number)
+            except RedisUnavailable:
+                return
+            number += 1
+
+    async def _read_place(self, partition: int, usage_id: UsageId, base: int) -> Place:
+        while True:
+            known = self._strides.get(partition)
+            strides = known or (Strides.fixed(base) if partition < base else None)
+            seq = strides.find_seq(usage_id, partition) if strides else None
+            try:
+                state, usage = await self._reader(partition).find_usage(seq or Seq(0))
+            except RedisUnavailable:
+                return Place(partition, seq, None, None, is_certain=known is not None)
+            self._remember(partition, state)
+            if self._strides.get(partition) == known:
+                is_certain = state.strides is not None or not self._may_exist(partition)
+                return Place(partition, seq, state, usage if state.strides else None, is_certain)
+
+    async def read_state(self, partition: int) -> PartitionState:
+        """Return the record of a partition.
 
         Raises:
             RedisUnavailable: Redis does not reply.
         """
-        while True:
-            place = self.locate(usage_id)
-            reader = self._reader(place.partition)
-            state, usage = await reader.find_usage(place.seq or Seq(0))
-            self._remember(place.partition, state)
-            now = self.locate(usage_id)
-            if (now.partition, now.seq) == (place.partition, place.seq):
-                return now, state, usage
+        state = await self._reader(partition).read_state()
+        self._remember(partition, state)
+        return state
 
     async def read_states(self) -> list[PartitionState]:
-        """Return the records of all partitions. A new one without a record is left out.
+        """Return the records of all partitions that have begun, also of those that have left.
 
         Raises:
+            NotSeeded: a partition has no record.
             RedisUnavailable: the Redis of a partition does not reply.
         """
-        states = await self._read_range(0, self._partitions)
-        strides = (strides.stride for strides in self._strides.values())
-        states += await self._read_range(self._partitions, max(strides, default=0))
-        base = self.base
-        return [state for n, state in enumerate(states) if state.strides or n < base]
+        states: list[PartitionState] = []
+        end = self._partitions
+        while len(states) < end:
+            states += await asyncio.gather(*map(self.read_state, range(len(states), end)))
+            end = max(end, *(strides.stride for strides in self._strides.values()), 0)
+        if any(self._may_exist(n) for n, state in enumerate(states) if not state.strides):
+            raise NotSeeded
+        return [state for state in states if state.strides]
 
-    async def _read_range(self, first: int, end: int) -> list[PartitionState]:
-        numbers = range(first, end)
-        states = await asyncio.gather(*(self._reader(n).read_state() for n in numbers))
-        for number, state in zip(numbers, states, strict=True):
-            self._remember(number, state)
-        return states
+    def _may_exist(self, partition: int) -> bool:
+        """Return whether a partition without a record has begun, or begins at any moment."""
+        base = self.base
+        if base is None or partition < base or partition in self._strides:
+            return True
+        if partition >= self._total:
+            return False
+        parent = parent_of(partition, base)
+        strides = self._strides.get(parent) if parent is not None else None
+        return strides is not None and strides.stride > partition
 
     def _reader(self, partition: int) -> PartitionReader:
         if partition not in self._readers:
@@ -99,6 +138,7 @@ class UsageFinder:
         # A server that was promoted may have an older record: strides never lose a step.
         if state.strides and not (known and known.extends(state.strides)):
             self._strides[partition] = state.strides
+        self._total = max(self._total, state.total)
 
     async def close(self) -> None:
         """Close the connections."""

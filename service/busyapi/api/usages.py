@@ -22,10 +22,14 @@ from busyapi.decode.body import (
     read_batch,
     read_single,
 )
+from busyapi.decode.device_time import has_plausible_time
 from busyapi.decode.usage import decode_fast
 from busyapi.stream.session import CommitResult
 from busyapi.web.request import BufferedRequest
 
+WARNING_HEADER = "Usage-Warning"
+"""A header and not a member of the body, because devices that parse `{"id":…}` strictly would fail.
+Its value is a list of structured fields (RFC 9651)."""
 REPLAYED_HEADERS = {"Idempotency-Replayed": "true"}
 
 
@@ -37,7 +41,7 @@ async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     check_content_encoding(headers.get("content-encoding", ""))
     await request.receive_whole_body(settings.max_body, partial(check_single_type, headers))
     context.start_timer(request)
-    line = await _decode_single(context, request, credential)
+    line, implausible = await _decode_single(context, request, credential)
     request.release_body()
     key = parse_key(request, [line], credential.id) if KEY_HEADER in headers else None
     stamp = context.make_stamp(credential)
@@ -45,6 +49,8 @@ async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     result, partition = await _commit(context, AwaitedWrite((line,), key, is_stamped=bool(stamp)))
     usage = context.committers.make_id(result.last, partition)
     limits = context.authorizer.limit_headers_of(request, credential)
+    if implausible:
+        limits |= _warn(context, "implausible-timestamp", 1)
     if not context.cors:  # which adds headers
         return make_single_response(usage, limits, replayed=result.replayed)
     more = {"Location": f"/api/usages/{usage}"} | (REPLAYED_HEADERS if result.replayed else {})
@@ -71,7 +77,7 @@ async def post_batch(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     if credential.patient_id is not None:
         work = check_batch(work, credential.patient_id)
     client = partial(context.authorizer.name_client, request, credential)
-    lines = await context.decode_scheduler.run(work, client)
+    lines, implausible = await context.decode_scheduler.run(work, client)
     request.release_body()  # only the lines wait for Redis: with the body, twice the memory
     await context.authorizer.charge_batch(request, credential, len(lines))
     key = parse_key(request, lines, credential.id) if KEY_HEADER in headers else None
@@ -80,6 +86,9 @@ async def post_batch(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     result, partition = await _commit(context, AwaitedWrite(lines, key, is_stamped=bool(stamp)))
     ids = context.committers.make_ids(result.last, len(lines), partition)
     limits = context.authorizer.limit_headers_of(request, credential)
+    if count := len(implausible):
+        text = f"implausible-timestamp;count={count};first={implausible[0]}"
+        limits |= _warn(context, text, count)
     if not context.cors:
         return make_batch_response(ids, limits, replayed=result.replayed)
     more = REPLAYED_HEADERS if result.replayed else {}
@@ -88,14 +97,15 @@ async def post_batch(context: ApiContext, request: BufferedRequest) -> HTTPRespo
 
 async def _decode_single(
     context: ApiContext, request: BufferedRequest, credential: Credential
-) -> bytes:
+) -> tuple[bytes, bool]:
+    """Return the line, and whether its time is implausible."""
     body, headers = request.body, request.headers
     encoding = headers.get("content-encoding", "")
     # As `read_single` does with such a body, without its steps and their scheduler.
     if body[:1] == b"{" and not encoding and credential.patient_id is None:
         line = decode_fast(body, strict=context.strict)
         if line is not None:
-            return line
+            return line, False
     work = read_single(
         body,
         headers.get("content-type", ""),
@@ -106,7 +116,14 @@ async def _decode_single(
     if credential.patient_id is not None:
         work = check_single(work, credential.patient_id)
     client = partial(context.authorizer.name_client, request, credential)
-    return await context.decode_scheduler.run(work, client, SLOW_SINGLE_STEP_SECONDS)
+    line = await context.decode_scheduler.run(work, client, SLOW_SINGLE_STEP_SECONDS)
+    return line, context.strict and not has_plausible_time(line)
+
+
+def _warn(context: ApiContext, warning: str, usages: int) -> dict[str, str]:
+    """Count stored usages with an implausible time, and return the header that says so."""
+    context.metrics.implausible_times.inc(usages)
+    return {WARNING_HEADER: warning}
 
 
 async def _commit(context: ApiContext, write: AwaitedWrite) -> tuple[CommitResult, int]:

@@ -42,9 +42,10 @@ def find_partitions(root: Path, only: int | None = None) -> list[PartitionStatus
         raise ArchiveNotFound(
             f"{root} holds no archive: no folder p00 with a {paths.IDENTITY_NAME}"
         )
-    counts = Counter(
-        status.partition.identity.strides.base for status in statuses.values() if status.partition
-    )
+    identities = [status.partition.identity for status in statuses.values() if status.partition]
+    # What was never seeded has only a guess.
+    seeded = [stored for stored in identities if not stored.is_new] or identities
+    counts = Counter(stored.strides.base for stored in seeded)
     base = counts.most_common(1)[0][0] if counts else 0
     # Partitions that were added have higher numbers than those of the install.
     total = max(base, max(statuses) + 1) if base else 0
@@ -88,9 +89,12 @@ def _make_missing(root: Path, number: int, partitions: int) -> PartitionStatus:
 
 
 def _check_agreement(status: PartitionStatus, base: int) -> PartitionStatus:
-    if status.partition is None or status.partition.identity.strides.base == base:
+    if status.partition is None:
         return status
-    number = status.partition.identity.strides.base
+    stored = status.partition.identity
+    number = stored.strides.base
+    if number == base or stored.is_new:
+        return status
     error = (
         f"{status.partition.folder / paths.IDENTITY_NAME} says that there were {number} partitions"
         f" at install, others say {base}"

@@ -113,9 +113,21 @@ def find_line(statuses: Sequence[PartitionStatus], usage_id: UsageId) -> bytes |
     readable = [status.partition for status in statuses if status.partition]
     if not readable:
         raise ArchiveDamaged("; ".join(status.error for status in statuses))
-    for partition in readable:
-        if (seq := partition.identity.find_seq(usage_id)) is not None:
-            return _find_in_partition(partition, seq)
+    # What was never seeded has only a guess of its strides, and no usages.
+    readable = [partition for partition in readable if not partition.identity.is_new] or readable
+    # Strides of an old backup may claim ids that a child has issued, so a child is asked too. Its
+    # number is higher than that of its parent.
+    error: UsageExpired | ArchiveDamaged | None = None
+    for partition in sorted(readable, key=lambda partition: partition.identity.partition):
+        if (seq := partition.identity.find_seq(usage_id)) is None:
+            continue
+        try:
+            if line := _find_in_partition(partition, seq):
+                return line
+        except (UsageExpired, ArchiveDamaged) as found:
+            error = found if error is None or isinstance(found, ArchiveDamaged) else error
+    if error:
+        raise error
     # The id is of a partition that cannot be read, or of none.
     numbers = {
         (usage_id - 1) % step.stride

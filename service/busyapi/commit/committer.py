@@ -11,10 +11,10 @@ that hangs up cannot cancel a commit.
 """
 
 import asyncio
-import random
 from collections import deque
 from time import monotonic
 
+from busyapi.commit.backoff import Backoff
 from busyapi.commit.committer_id import CommitterId
 from busyapi.commit.connection_state import ConnectionState
 from busyapi.commit.in_flight import InFlightBatch, StoredCommand, apply_replies, complete_writes
@@ -31,7 +31,6 @@ from busyapi.strides import Strides
 EXPIRY_INTERVAL_SECONDS = 0.1
 RECHECK_INTERVAL_SECONDS = 5.0
 """How often an open connection is checked again: an operator may change the server's settings."""
-MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.05, 1.0
 
 
 class Committer:
@@ -54,8 +53,7 @@ class Committer:
         key_names = endpoint.key_names(partition)
         self.inspector = DurabilityInspector(tier, key_names, min_replicas, endpoint.trust)
         self._deadline = deadline
-        self._admission = admission
-        self._observer = observer
+        self._admission, self._observer = admission, observer
         self._id = CommitterId(key_names, endpoint.entry_version)
         self.highest_seq = Seq(0)  # the highest that Redis has given to this process
         self.strides: Strides | None = None  # of its partition, from the first connection on
@@ -67,7 +65,7 @@ class Committer:
         self.connection_state = ConnectionState(partition)
         # Redis refused the last batch on a checked connection, and may refuse the next one too.
         self._was_refused = False
-        self._backoff = MIN_BACKOFF_SECONDS
+        self._backoff = Backoff()
         self._next_check = 0.0
 
     # --- for requests, probes and metrics -----------------------------------------------
@@ -163,13 +161,13 @@ class Committer:
             self._mark_recovered()
 
     async def _back_off(self) -> None:
-        await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-        if not self.connection_state.is_paused:
-            self._backoff = min(self._backoff * 2, MAX_BACKOFF_SECONDS)
+        limit_is_low = self.connection_state.may_end_soon(was_refused=self._was_refused)
+        await asyncio.sleep(self._backoff.next_seconds(limit_is_low=limit_is_low))
 
     def _mark_recovered(self) -> None:
         self.connection_state.mark_connected()
-        self._was_refused, self._backoff = False, MIN_BACKOFF_SECONDS
+        self._was_refused = False
+        self._backoff.reset()
 
     async def _recheck(self, session: Session) -> None:
         self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS
@@ -209,6 +207,8 @@ class Committer:
                     await asyncio.sleep(0)  # uvloop writes at the end of an iteration, in any order
                     self._complete_stored()
                 replies = await session.wait_replies(sent)
+                if session.confirm_seconds is not None:
+                    self._observer.record_confirmation(session.confirm_seconds)
                 failpoint("api-after-commit")
             except RedisUnavailable as error:
                 self._complete_stored()

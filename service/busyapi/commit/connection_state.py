@@ -8,6 +8,8 @@ from busyapi.errors import NotSeeded, PartitionPaused, RedisUnavailable, Refused
 
 log = structlog.get_logger()
 
+FAILOVER_SECONDS = 10.0
+"""How long a committer tries to connect at short intervals."""
 RECONNECT_GRACE_SECONDS = 1.0
 """New requests wait this long for a lost connection. After that they are refused at once."""
 PAUSE_GRACE_SECONDS = 5.0
@@ -29,6 +31,12 @@ class ConnectionState:
     def last_error(self) -> Refused:
         """Return a new copy of the reason why the connection is not checked, or last was not."""
         return copy_error(self._last_error)
+
+    def may_end_soon(self, *, was_refused: bool) -> bool:
+        """Return whether the next try may succeed: a pause or a failover may be under way."""
+        since = self._disconnected_since
+        is_recent = since is not None and monotonic() - since < FAILOVER_SECONDS
+        return self.is_paused or (is_recent and not was_refused)
 
     @property
     def refuses_writes(self) -> bool:

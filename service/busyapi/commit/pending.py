@@ -16,6 +16,9 @@ class CommitObserver(Protocol):
     def record_commit(self, usages: int, seconds: float) -> None:
         """Record that a command stored usages."""
 
+    def record_confirmation(self, seconds: float) -> None:
+        """Record how long a batch that the primary had stored waited for its replicas."""
+
     def record_disconnect(self, error: BusyapiError) -> None:
         """Record that the committer has no checked connection, and why."""
 

@@ -8,9 +8,11 @@ A group is at most MAX_STEP_BYTES bytes, or one item; the work yields between gr
 cannot be decoded in one call, its items are decoded one by one, and their errors are reported.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from busyapi.decode.device_time import has_plausible_time
 from busyapi.decode.diagnose import BYTE_ORDER_MARK, MAX_ERRORS, NotJson, Unreadable
 from busyapi.decode.fast_array import decode_array_fast, decode_items_fast
 from busyapi.decode.incremental import Incremental
@@ -27,6 +29,8 @@ from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 _SLOW_FACTOR = 4
 """How many times as long as the fast decoder the full parser takes for a byte, at most."""
+_BLANKS = b" \t\r\n"
+_BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*+\n)++")
 _GROUP_ITEMS = 256
 """Items in a group. Ordinary usages make this about MAX_STEP_BYTES bytes."""
 
@@ -39,10 +43,18 @@ class BatchLimits(NamedTuple):
     """Bytes of one usage, as sent."""
 
 
+class DecodedBatch(NamedTuple):
+    """The lines of a batch, in the order sent."""
+
+    lines: list[bytes]
+    implausible_times: Sequence[int] = ()
+    """The indexes of strictly validated lines with such a time: see `device_time`."""
+
+
 def decode_batch(
     raw: bytes, *, ndjson: bool, strict: bool, limits: BatchLimits
-) -> Incremental[list[bytes]]:
-    """Return the line of each usage, in the order sent.
+) -> Incremental[DecodedBatch]:
+    """Return the line of each usage.
 
     Raises:
         MalformedBody: the body as a whole is not a JSON array in UTF-8.
@@ -58,7 +70,7 @@ def decode_batch(
         max_bytes = min(MAX_STEP_BYTES, limits.max_item_bytes)
         lines = yield from decode_array_fast(raw, limits.max_items, max_bytes, strict=strict)
         if lines:
-            return lines
+            return DecodedBatch(lines)
         items = yield from split_array(raw, limits.max_items)
     _check_count(len(items), limits.max_items)
     max_containers = max_containers_in_batch(len(raw), len(items))
@@ -70,18 +82,20 @@ def decode_batch(
     yield from reader.read_lines(items) if ndjson else reader.read_array(items)
     if reader.errors:
         raise InvalidUsage(reader.errors[:MAX_ERRORS])
-    return reader.lines
+    return DecodedBatch(reader.lines, reader.implausible_times)
 
 
 def _split_lines(raw: bytes, max_items: int) -> list[bytes]:
     """Split a body at its newlines: parsed together, two broken lines could form a valid usage.
 
-    Blank lines after the last usage do not count; a blank line before it is an invalid item.
+    Blank lines are left out and do not count.
     """
-    raw = raw.rstrip(b" \t\r\n")
-    # Count before splitting: four million empty lines would be four million objects.
-    _check_count(raw.count(b"\n") + 1 if raw else 0, max_items)
-    return raw.split(b"\n")
+    raw = raw.strip(_BLANKS)
+    if raw.count(b"\n") >= max_items:
+        # Before splitting: four million empty lines would be four million objects.
+        raw = _BLANK_LINES.sub(b"\n", raw)
+        _check_count(raw.count(b"\n") + 1, max_items)
+    return [text for text in raw.split(b"\n") if text.strip(_BLANKS)]
 
 
 def _check_count(count: int, max_items: int) -> None:
@@ -114,6 +128,7 @@ class _BatchReader:
         self._strict = strict
         self.lines: list[bytes] = []
         self.errors: list[ValidationError] = []
+        self.implausible_times: list[int] = []
 
     def read_lines(self, texts: Sequence[bytes]) -> Incremental[None]:
         """Decode lines of text one by one."""
@@ -190,6 +205,9 @@ class _BatchReader:
             line = yield from read_line(
                 raw, strict=self._strict, fast_decoder_failed=fast_decoder_failed
             )
+            # The fast decoder accepts only usages with a plausible time.
+            if self._strict and not has_plausible_time(line):
+                self.implausible_times.append(index)
             self.lines.append(line)
         except InvalidUsage as error:
             self.errors += [

@@ -7,7 +7,7 @@ A body that starts like JSON is read as JSON, whatever its Content-Type says, be
 
 from collections.abc import Mapping
 
-from busyapi.decode.batch import BatchLimits, decode_batch
+from busyapi.decode.batch import BatchLimits, DecodedBatch, decode_batch
 from busyapi.decode.form import read_form
 from busyapi.decode.gzip import decompress
 from busyapi.decode.incremental import Incremental
@@ -62,7 +62,7 @@ def read_batch(
     max_bytes: int,
     max_items: int,
     max_item_bytes: int,
-) -> Incremental[list[bytes]]:
+) -> Incremental[DecodedBatch]:
     """Return the lines of the usages in a body; a long body takes several steps.
 
     `max_bytes` limits the body both as sent and decompressed, `max_item_bytes` one usage.
@@ -83,8 +83,8 @@ def read_batch(
     if not ndjson and first != b"[" and not _is_json(media):
         raise UnsupportedMediaType
     limits = BatchLimits(max_items, max_item_bytes)
-    lines = yield from decode_batch(body, ndjson=ndjson, strict=strict, limits=limits)
-    return lines
+    batch = yield from decode_batch(body, ndjson=ndjson, strict=strict, limits=limits)
+    return batch
 
 
 def check_content_encoding(content_encoding: str) -> None:

@@ -4,22 +4,29 @@ It decides what is JSON and finds every error of a usage. It may be slow, becaus
 working device never get here. A usage without an error is accepted after all, so a device is not
 refused for what only the fast parser cannot read (a byte order mark, for example).
 
-Python's parser accepts some values that no line of UTF-8 JSON can reproduce. They are refused:
-NaN and Infinity, a number beyond a double (1e999), an unpaired surrogate (\ud800), and nesting
-beyond DEPTH_LIMIT. Integers may have as many digits as Python's own limit allows (4,300).
+Python's parser accepts some values that no line of UTF-8 JSON can reproduce for all readers. They
+are refused: NaN and Infinity, a number beyond a double (1e999, or an integer of 310 digits), and
+nesting beyond DEPTH_LIMIT. Unpaired surrogates are replaced before: see `surrogates`.
 
 A long usage does not get here: see `long_usage`.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from functools import reduce
 from itertools import islice
-from math import inf
 from typing import Any, NamedTuple
 
-from busyapi.decode.json_line import DEPTH_LIMIT, measure_depth, render
-from busyapi.decode.limits import count_brackets
+import msgspec
+
+from busyapi.decode.json_line import DEPTH_LIMIT, measure_depth, parse_number, render
+from busyapi.decode.limits import (
+    MIN_LONG_INTEGER_DIGITS,
+    count_brackets,
+    may_hold_long_integer,
+)
+from busyapi.decode.surrogates import find_marked_members
 from busyapi.decode.validation import find_rule_errors
 from busyapi.errors import ValidationError
 
@@ -57,7 +64,7 @@ def is_utf8(raw: bytes) -> bool:
     return True
 
 
-_SUPPORTED_TYPES = frozenset((int, bool, type(None)))
+_SUPPORTED_TYPES = frozenset((int, float, bool, str, type(None), msgspec.Raw))
 """A parsed value of one of these types can always be stored."""
 
 
@@ -68,7 +75,8 @@ class _UnsupportedNumber:
         self.reason = reason
 
 
-_TOO_MANY_DIGITS = _UnsupportedNumber("is an integer of too many digits")
+_TOO_LARGE = _UnsupportedNumber("is a number beyond the range of a double")
+_MAX_INTEGER = int(sys.float_info.max)
 
 
 def parse_json(raw: bytes) -> object:
@@ -80,7 +88,9 @@ def parse_json(raw: bytes) -> object:
     # Raise below, not in the handlers: the parsers' errors hold the payload. As the context of the
     # new error, they could get into a log.
     try:
-        return _parse_text(raw.decode())
+        # A Python call for each integer makes this three times as slow.
+        decoder = _LONG_INTEGER_DECODER if may_hold_long_integer(raw) else _DECODER
+        return decoder.decode(raw.decode())
     except UnicodeDecodeError:
         reason = NOT_UTF8
     except json.JSONDecodeError as error:
@@ -92,19 +102,10 @@ def parse_json(raw: bytes) -> object:
     raise make_unreadable(reason)
 
 
-def _parse_text(text: str) -> object:
-    try:
-        return _DECODER.decode(text)
-    except (json.JSONDecodeError, Unreadable):
-        raise
-    except ValueError:
-        pass
-    # A Python call for each integer makes this three times as slow, so it is the last resort.
-    return _LONG_INTEGER_DECODER.decode(text)
-
-
-def find_errors(value: object, raw: bytes, *, strict: bool) -> list[ValidationError]:
+def find_errors(value: object, raw: bytes, mark: str, *, strict: bool) -> list[ValidationError]:
     """Return the errors, up to MAX_ERRORS, of a value that `parse_json` read from `raw`.
+
+    `mark` is in the place of unpaired surrogates.
 
     Raises:
         Unreadable: the value is not an object, or is nested too deep.
@@ -116,9 +117,8 @@ def find_errors(value: object, raw: bytes, *, strict: bool) -> list[ValidationEr
     if count_brackets(raw) > DEPTH_LIMIT and measure_depth(value) > DEPTH_LIMIT:
         raise Unreadable(TOO_DEEP)
     errors = list(find_rule_errors(value)) if strict else []
-    # UTF-8 cannot encode a surrogate, so one can only come from an escape.
-    surrogates = b"\\ud" in raw or b"\\uD" in raw
-    errors.extend(islice(_find_unsupported(value, surrogates=surrogates), MAX_ERRORS - len(errors)))
+    errors += find_marked_members(value, mark)
+    errors.extend(islice(_find_unsupported(value), MAX_ERRORS - len(errors)))
     return errors
 
 
@@ -138,51 +138,24 @@ class _Node(NamedTuple):
         return reduce(extend_pointer, reversed(names), "")
 
 
-def _find_unsupported(usage: object, *, surrogates: bool) -> Iterator[ValidationError]:
-    # Most containers hold only values of these types, and a set finds that out at the speed of C.
-    supported = _SUPPORTED_TYPES if surrogates else _SUPPORTED_TYPES | {str}
-    supported_or_float = supported | {float}
+def _find_unsupported(usage: object) -> Iterator[ValidationError]:
     stack = [_Node(None, "", usage)]
     while stack:
         node = stack.pop()
         value = node.value
         if type(value) is dict:
-            if not (all(map(str.isascii, value)) or all(map(_is_unicode, value))):
-                detail = "has a member whose name holds an unpaired surrogate"
-                yield ValidationError(node.pointer(), detail)
             members: Any = value.values()
         elif type(value) is list:
             members = value
         else:
-            if detail := _unsupported_reason(value):
-                yield ValidationError(node.pointer(), detail)
+            if isinstance(value, _UnsupportedNumber):
+                yield ValidationError(node.pointer(), value.reason)
             continue
-        if (
-            not supported_or_float.issuperset(map(type, members))
-            or inf in members
-            or -inf in members
-        ):
+        # Most containers hold only these types, and a set finds that out at the speed of C.
+        if not _SUPPORTED_TYPES.issuperset(map(type, members)):
             named: Any = value.items() if type(value) is dict else enumerate(members)
-            nodes = [_Node(node, n, m) for n, m in named if m and type(m) not in supported]
+            nodes = [_Node(node, n, m) for n, m in named if m and type(m) not in _SUPPORTED_TYPES]
             stack += nodes[::-1]  # so that the first is popped first
-
-
-def _unsupported_reason(value: object) -> str:
-    if isinstance(value, _UnsupportedNumber):
-        return value.reason
-    if type(value) is float and value in {inf, -inf}:
-        return "is a number beyond the range of a double"
-    if type(value) is str and not (value.isascii() or _is_unicode(value)):
-        return "holds an unpaired surrogate, which is not a character"
-    return ""
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def extend_pointer(pointer: str, name: str) -> str:
@@ -196,15 +169,25 @@ def extend_pointer(pointer: str, name: str) -> str:
 
 
 def _parse_integer(digits: str) -> int | _UnsupportedNumber:
+    # Without `int` for more digits: its time grows with their square.
+    if len(digits.lstrip("-")) > MIN_LONG_INTEGER_DIGITS:
+        return _TOO_LARGE
+    value = int(digits)
+    return value if abs(value) <= _MAX_INTEGER else _TOO_LARGE
+
+
+def _parse_float(text: str) -> float | msgspec.Raw | _UnsupportedNumber:
     try:
-        return int(digits)
+        return parse_number(text)
     except ValueError:
-        return _TOO_MANY_DIGITS
+        return _TOO_LARGE
 
 
 def _refuse_constant(_name: str) -> None:
     raise NotJson("is not JSON: NaN and Infinity are not numbers in it")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-_LONG_INTEGER_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_parse_integer)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float)
+_LONG_INTEGER_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=_parse_integer
+)

@@ -10,8 +10,9 @@ from busyapi.decode.incremental import Incremental, run_to_completion
 from busyapi.decode.json_line import (
     DEPTH_LIMIT,
     SHALLOW_BYTES,
-    choose_parser,
     has_few_slow_numbers,
+    parse,
+    parse_doubles,
     render_all,
 )
 from busyapi.decode.limits import (
@@ -22,7 +23,7 @@ from busyapi.decode.limits import (
     max_containers_in_batch,
     scan_numbers,
 )
-from busyapi.decode.validation import is_object, is_usage
+from busyapi.decode.validation import is_object, is_ordinary_usage
 
 _MAX_FIRST_NAME_BYTES = 64
 _MIN_USAGE_BYTES = 48
@@ -107,14 +108,15 @@ def decode_items_fast(
     if has_plain_numbers and (numbers.slow or numbers.exponents):
         return None
     # This counts the usages' own brackets too: an ordinary usage is longer than eight bytes.
-    if brackets > max_containers(len(items)) or numbers.excess:
+    if brackets > max_containers(len(items)) or numbers.excess or numbers.may_be_long_integers:
         return None
     # Its usages one by one, with pauses between them, if it has more slow numbers than are fast.
     if len(items) > LONG_BYTES and not has_few_slow_numbers(len(items), numbers.slow):
         return None
     try:
-        usages = choose_parser(len(items), numbers.slow)(b"[%b]" % items)
-        if all(map(is_usage if strict else is_object, usages)):
+        read = parse if numbers.may_exceed_doubles else parse_doubles
+        usages = read(b"[%b]" % items)
+        if all(map(is_ordinary_usage if strict else is_object, usages)):
             lines = render_all(usages)
             # Each usage has one bracket. Only the others can make one of them deep or dense.
             if brackets <= len(lines) + DEPTH_LIMIT or not any(map(_has_many_brackets, lines)):

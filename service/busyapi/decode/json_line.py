@@ -3,17 +3,27 @@
 A line is compact JSON in UTF-8. Its members are in the order in which they were first sent; of a
 repeated member the last value counts, as in JSON.parse. Newlines inside strings are escaped.
 
+A number keeps its value. An integer keeps its digits. Any other number is the double that it
+denotes, unless it may say more than a double: with more than MAX_DOUBLE_DIGITS digits, or below
+the normal range of doubles, it keeps its text. What is beyond the range of a double is refused,
+because many readers cannot parse it.
+
 msgspec parses into plain values here, never into a typed struct: a struct skips unknown members,
 and with them invalid UTF-8 and numbers beyond a double. Plain values make it read everything. It
 raises a ValueError or, for deep nesting, a RecursionError.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from busyapi.json_float import parse_float
+
+MAX_DOUBLE_DIGITS = 18
+"""Digits of a number, zeros at its start included, of which a double keeps all that count."""
+_MIN_NORMAL = sys.float_info.min
 
 DEPTH_LIMIT = 60
 """Levels of objects and arrays; the usage itself is the first. Of the common parsers the one with
@@ -24,23 +34,35 @@ SHALLOW_BYTES = 2 * DEPTH_LIMIT
 
 _encoder = msgspec.json.Encoder()
 
-parse: Callable[[bytes], Any] = msgspec.json.Decoder(float_hook=parse_float).decode
+
+def parse_number(text: str) -> float | msgspec.Raw:
+    """Return the value of a number that is not an integer, or its text if it may say more.
+
+    Raises:
+        ValueError: the number is beyond a double. The message does not contain it.
+    """
+    value = parse_float(text)
+    # Such a text has at most MAX_DOUBLE_DIGITS digits, because it has a point or an exponent.
+    is_short = len(text) < MAX_DOUBLE_DIGITS + 2
+    if is_short and (abs(value) >= _MIN_NORMAL or not ("e" in text or "E" in text)):
+        return value
+    digits, _, exponent = text.lower().partition("e")
+    is_double = len(digits.replace("-", "").replace(".", "")) <= MAX_DOUBLE_DIGITS
+    return value if is_double and len(exponent.lstrip("+-")) <= 2 else msgspec.Raw(text)  # noqa: PLR2004 - e99
+
+
+parse: Callable[[bytes], Any] = msgspec.json.Decoder(float_hook=parse_number).decode
 """Takes 0.3 µs for each float, whatever it is."""
-parse_few_slow_numbers: Callable[[bytes], Any] = msgspec.json.Decoder().decode
-"""Ten times as fast, but slow for the numbers that `limits.Numbers` counts."""
+parse_doubles: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+"""Ten times as fast, for JSON without `limits.Numbers.may_exceed_doubles`."""
 _BYTES_PER_SLOW_NUMBER = 512
 """With fewer of them, all together cost less than the rest of the body, however slow they are."""
 render: Callable[[Any], bytes] = _encoder.encode
 
 
 def has_few_slow_numbers(size: int, slow_numbers: int) -> bool:
-    """Return whether the faster parser is faster for JSON with this number of slow numbers."""
+    """Return whether JSON of this size has few of the numbers that `limits.Numbers` calls slow."""
     return slow_numbers <= size // _BYTES_PER_SLOW_NUMBER
-
-
-def choose_parser(size: int, slow_numbers: int) -> Callable[[bytes], Any]:
-    """Return the faster parser for JSON with this number of slow numbers."""
-    return parse_few_slow_numbers if has_few_slow_numbers(size, slow_numbers) else parse
 
 
 def render_all(values: list[Any]) -> list[bytes]:

@@ -6,7 +6,10 @@ it, a body of brackets alone would cost ten times as much as an ordinary body of
 """
 
 import re
+import sys
 from typing import NamedTuple
+
+from busyapi.decode.json_line import MAX_DOUBLE_DIGITS
 
 MAX_STEP_BYTES = 32_768
 """Bytes that are parsed or decompressed without a break. The worst body of this size takes about
@@ -49,8 +52,17 @@ TOO_MANY_DIGITS = (
 
 TOO_DENSE = "holds too many objects and arrays for its size"
 
+EXACT_DIGITS = MAX_DOUBLE_DIGITS + 1
+MIN_LONG_INTEGER_DIGITS = len(str(int(sys.float_info.max)))
+"""Digits from which on an integer may be beyond the range of a double."""
+_MAX_INTEGER = b"%d" % int(sys.float_info.max)
+
 _DIGITS = bytes.maketrans(b"E0123456789", b"e0000000000")
 _SLOW_DIGITS = b"0" * SLOW_DIGITS
+_EXACT_DIGITS = b"0" * EXACT_DIGITS
+_LONG_INTEGER = re.compile(
+    rb"(?<![0-9.eE+])(?<![eE]-)[0-9]{%d,}+(?![.eE])" % MIN_LONG_INTEGER_DIGITS
+)
 _MANY_DIGITS = b"0" * 64  # of 100 or more, Python's search takes quadratic time in crafted bodies
 
 # A string without an end matches to the end of the body. Otherwise the search would start again at
@@ -76,6 +88,10 @@ class Numbers(NamedTuple):
     """Exponents of three digits or more, and 20 digits."""
     exponents: int
     """Exponents of two digits or more."""
+    may_exceed_doubles: bool
+    """Some may say more than a double: exponents of three digits, or EXACT_DIGITS."""
+    may_be_long_integers: bool
+    """Some may be integers beyond the range of a double."""
     has_many_digits: bool
 
     @property
@@ -90,19 +106,37 @@ class Numbers(NamedTuple):
 def scan_numbers(raw: bytes) -> Numbers:
     """Return what the numbers are at most: what looks like one inside a string counts too."""
     marked = raw.translate(_DIGITS, b"+-.")
+    slow_exponents = marked.count(b"0e000")
+    has_exact = _EXACT_DIGITS in marked
+    has_long = has_exact and _has_digits(marked, MIN_LONG_INTEGER_DIGITS)
     return Numbers(
-        slow=marked.count(b"0e000") + marked.count(_SLOW_DIGITS),
+        slow=slow_exponents + (marked.count(_SLOW_DIGITS) if has_exact else 0),
         exponents=marked.count(b"0e00"),
-        has_many_digits=_has_many_digits(marked),
+        may_exceed_doubles=bool(slow_exponents) or has_exact,
+        may_be_long_integers=has_long,
+        has_many_digits=has_long and _has_digits(marked, MAX_DIGITS + 1),
     )
 
 
-def _has_many_digits(marked: bytes) -> bool:
+def may_hold_long_integer(raw: bytes) -> bool:
+    """Return whether an integer beyond the range of a double is possible, also inside a string."""
+    return _has_digits(raw.translate(_DIGITS, b"+-."), MIN_LONG_INTEGER_DIGITS)
+
+
+def holds_long_integer(stripped: bytes) -> bool:
+    """Return whether JSON without text in its strings has an integer beyond a double."""
+    return any(
+        len(match[0]) > MIN_LONG_INTEGER_DIGITS or match[0] > _MAX_INTEGER
+        for match in _LONG_INTEGER.finditer(stripped)
+    )
+
+
+def _has_digits(marked: bytes, minimum: int) -> bool:
     at = marked.find(_MANY_DIGITS)
     while at >= 0:
-        digits = marked[at : at + MAX_DIGITS + 1]
+        digits = marked[at : at + minimum]
         count = len(digits) - len(digits.lstrip(b"0"))
-        if count > MAX_DIGITS:
+        if count == minimum:
             return True
         at = marked.find(_MANY_DIGITS, at + count)
     return False

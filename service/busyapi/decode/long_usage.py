@@ -4,6 +4,9 @@ Python's parser would find the place of every error, but some usages take it thr
 msgspec alone reads a long usage, and what it refuses gets one error without a pointer.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from busyapi.decode.diagnose import NOT_UTF8, TOO_DEEP, Unreadable, is_utf8, make_unreadable
@@ -11,27 +14,34 @@ from busyapi.decode.incremental import Incremental
 from busyapi.decode.json_line import (
     DEPTH_LIMIT,
     measure_depth,
-    parse_few_slow_numbers,
+    parse,
+    parse_doubles,
     render,
 )
 from busyapi.decode.limits import (
     LONG_BYTES,
     TOO_DENSE,
     count_brackets,
+    holds_long_integer,
     is_too_dense,
     scan_numbers,
     strip_strings,
 )
 from busyapi.decode.split import describe_error, find_syntax_error, replace_surrogates
-from busyapi.decode.validation import find_rule_errors
+from busyapi.decode.surrogates import (
+    find_marked_members,
+    mark_unpaired,
+    may_hold_surrogates,
+    replace_marks,
+)
+from busyapi.decode.validation import convert_whole_numbers, find_rule_errors
 from busyapi.errors import InvalidUsage, ValidationError
 
 NUMBER_TOO_LARGE = (
     f"is larger than {LONG_BYTES} bytes and holds a number beyond the range of a double"
 )
-UNPAIRED_SURROGATE = (
-    f"is larger than {LONG_BYTES} bytes and holds an unpaired surrogate, which is not a character"
-)
+
+_Parser = Callable[[bytes], Any]
 
 _NUMBER = "number"
 """What `_try` returns for a number beyond a double."""
@@ -44,18 +54,12 @@ def read_long_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
         Unreadable: not JSON, not UTF-8, not an object, or nested too deep.
         InvalidUsage: it breaks rules or limits, or holds what no line can.
     """
-    numbers = scan_numbers(raw)
-    if numbers.excess:
-        # What looks like a number in a string does not count.
-        yield
-        numbers = scan_numbers(strip_strings(raw))
-        if numbers.excess:
-            raise _make_error(raw, numbers.excess)
+    read = yield from _choose_parser(raw)
     yield
     if is_too_dense(raw):
         raise _make_error(raw, TOO_DENSE)
     yield
-    value, is_paired = yield from _parse(raw)
+    value, mark = yield from _parse(raw, read)
     if not isinstance(value, dict):
         raise Unreadable("is not a JSON object")
     yield
@@ -63,41 +67,58 @@ def read_long_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
         if measure_depth(value) > DEPTH_LIMIT:
             raise Unreadable(TOO_DEEP)
         yield
-    if not is_paired:
-        raise InvalidUsage([ValidationError("", UNPAIRED_SURROGATE)])
     errors = list(find_rule_errors(value)) if strict else []
+    errors += find_marked_members(value, mark)
     if errors:
         raise InvalidUsage(errors)
-    return render(value)
+    if strict:
+        convert_whole_numbers(value)
+    return replace_marks(render(value), mark)
 
 
-def _parse(raw: bytes) -> Incremental[tuple[object, bool]]:
-    """Return the value, and whether its surrogates are paired."""
-    reason, value = _try(raw)
+def _choose_parser(raw: bytes) -> Incremental[_Parser]:
+    """Check the numbers, and return a parser that keeps their values."""
+    numbers = scan_numbers(raw)
+    if numbers.excess or numbers.may_be_long_integers:
+        # What looks like a number in a string does not count.
+        yield
+        stripped = strip_strings(raw)
+        numbers = scan_numbers(stripped)
+        if numbers.excess:
+            raise _make_error(raw, numbers.excess)
+        if numbers.may_be_long_integers and holds_long_integer(stripped):
+            raise _make_error(raw, NUMBER_TOO_LARGE)
+    return parse if numbers.may_exceed_doubles else parse_doubles
+
+
+def _parse(raw: bytes, read: _Parser) -> Incremental[tuple[object, str]]:
+    """Return the value, and the mark in the place of unpaired surrogates."""
+    reason, value = _try(raw, read)
     if reason is None:
-        return value, True
+        return value, ""
     if reason == _NUMBER:
         raise _make_error(raw, NUMBER_TOO_LARGE)
-    scanned = replace_surrogates(raw)
-    if scanned == raw or reason == NOT_UTF8:
+    if reason == NOT_UTF8 or not may_hold_surrogates(raw):
         raise make_unreadable(reason)
     # An unpaired surrogate has no position, and hides what else is wrong.
     yield
-    reason, value = _try(scanned)
+    marked, mark = yield from mark_unpaired(raw)
+    yield
+    reason, value = _try(marked, read)
     if reason == _NUMBER:
         raise _make_error(raw, NUMBER_TOO_LARGE)
     if reason is not None:
         raise make_unreadable(reason)
-    return value, False
+    return value, mark
 
 
-def _try(raw: bytes) -> tuple[str | None, object]:
+def _try(raw: bytes, read: _Parser) -> tuple[str | None, object]:
     """Return the value, or why there is none: in words, because errors hold the payload.
 
     As the context of a new error, they could get into a log.
     """
     try:
-        return None, parse_few_slow_numbers(raw)
+        return None, read(raw)
     except UnicodeDecodeError:
         return NOT_UTF8, None
     except msgspec.ValidationError:  # of plain values, nothing else is validated

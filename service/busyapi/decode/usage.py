@@ -1,36 +1,42 @@
 """One usage: from bytes to its canonical line, or to every error."""
 
+from typing import Any
+
 from busyapi.decode.canonical import match_canonical
 from busyapi.decode.diagnose import BYTE_ORDER_MARK, Unreadable, find_errors, parse_json
 from busyapi.decode.incremental import Incremental, run_to_completion
 from busyapi.decode.json_line import (
     DEPTH_LIMIT,
     SHALLOW_BYTES,
-    choose_parser,
     measure_depth,
     parse,
+    parse_doubles,
     render,
 )
 from busyapi.decode.limits import (
     LONG_BYTES,
+    MIN_LONG_INTEGER_DIGITS,
     TOO_DENSE,
     is_too_dense,
     max_containers,
+    may_hold_long_integer,
     scan_numbers,
 )
 from busyapi.decode.long_usage import read_long_usage
-from busyapi.decode.validation import is_object, is_usage
+from busyapi.decode.surrogates import mark_unpaired, may_hold_surrogates, replace_marks
+from busyapi.decode.validation import convert_whole_numbers, is_object, is_ordinary_usage
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 _UNSCANNED_BYTES = 512
-"""In a usage up to this size, reading all floats slowly costs less than looking for slow ones."""
+"""In a usage up to this size, reading all floats slowly costs less than scanning the numbers."""
 
 
 def decode_usage(raw: bytes, *, strict: bool) -> bytes:
     """Return a usage as one line of JSON, without a newline.
 
-    The line and the bytes parse to the same value. A usage for which this is not possible is
-    refused, never changed.
+    The line and the bytes parse to the same value, to a parser for which 1 and 1.0 are equal. A
+    usage for which this is not possible is refused, never changed, except for unpaired surrogates:
+    see `surrogates`.
 
     Raises:
         MalformedBody, InvalidUsage: as read_usage raises them.
@@ -68,11 +74,19 @@ def read_line(raw: bytes, *, strict: bool, fast_decoder_failed: bool = False) ->
         line = yield from read_long_usage(raw, strict=strict)
         return line
     fast_line = None if fast_decoder_failed else decode_fast(raw, strict=strict)
-    return fast_line or _decode_with_diagnosis(raw, strict=strict)
+    if fast_line:
+        return fast_line
+    mark = ""
+    if may_hold_surrogates(raw):
+        raw, mark = yield from mark_unpaired(raw)
+    return replace_marks(_decode_with_diagnosis(raw, mark, strict=strict), mark)
 
 
 def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
-    """Return the line of an ordinary usage; None if it needs the full parser, `read_line`."""
+    """Return the line of an ordinary usage; None if it needs the full parser, `read_line`.
+
+    The time of a strictly validated line is plausible.
+    """
     if strict and match_canonical(raw):
         return raw
     brackets, size, read = 0, len(raw), parse
@@ -83,10 +97,16 @@ def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
         if size > LONG_BYTES or (brackets > DEPTH_LIMIT and brackets > max_containers(size)):
             return None
         if size > _UNSCANNED_BYTES:
-            read = choose_parser(size, scan_numbers(raw).slow)
+            numbers = scan_numbers(raw)
+            if numbers.may_be_long_integers:
+                return None
+            if not numbers.may_exceed_doubles:
+                read = parse_doubles
+        elif size > MIN_LONG_INTEGER_DIGITS and may_hold_long_integer(raw):
+            return None
     try:
         value = read(raw)
-        if (is_usage(value) if strict else is_object(value)) and (
+        if (is_ordinary_usage(value) if strict else is_object(value)) and (
             brackets <= DEPTH_LIMIT or measure_depth(value) <= DEPTH_LIMIT
         ):
             return render(value)
@@ -95,11 +115,13 @@ def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
     return None
 
 
-def _decode_with_diagnosis(raw: bytes, *, strict: bool) -> bytes:
-    value = parse_json(raw)
+def _decode_with_diagnosis(raw: bytes, mark: str, *, strict: bool) -> bytes:
+    value: Any = parse_json(raw)
     if is_too_dense(raw):
         raise InvalidUsage([ValidationError("", TOO_DENSE)])
-    errors = find_errors(value, raw, strict=strict)
+    errors = find_errors(value, raw, mark, strict=strict)
     if errors:
         raise InvalidUsage(errors)
+    if strict:
+        convert_whole_numbers(value)
     return render(value)

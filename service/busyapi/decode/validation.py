@@ -1,13 +1,27 @@
-"""The rules of strict validation for the three named members of a usage."""
+"""The rules of strict validation for the three named members of a usage.
+
+An integer is a number without a fraction, however it is spelled: JSON Schema does not distinguish
+`100`, `100.0` and `1e2`. The line has its digits.
+"""
 
 from collections.abc import Iterator
 
-from busyapi.decode.timestamp import is_timestamp, match_plain_timestamp
+import msgspec
+
+from busyapi.decode.timestamp import (
+    MAX_PLAUSIBLE_MS,
+    MIN_PLAUSIBLE_MS,
+    is_plausible,
+    is_timestamp,
+    match_plain_timestamp,
+)
 from busyapi.errors import ValidationError
-from busyapi.ids import MAX_ID
 
 MAX_PATIENT_ID_LENGTH = 128
 """Characters. A character is a Unicode code point, as for maxLength of JSON Schema."""
+
+MAX_PATIENT_NUMBER = 2**53 - 1
+"""The largest integer that no reader confuses with the next one (ECMA-262, MAX_SAFE_INTEGER)."""
 
 MAX_MEDICATION_LENGTH = 256
 """Characters, counted in the same way."""
@@ -18,8 +32,12 @@ def is_object(value: object) -> bool:
     return type(value) is dict
 
 
-def is_usage(value: object) -> bool:
-    """Return whether a value is a usage to strict validation, fast and without a reason."""
+def is_ordinary_usage(value: object) -> bool:
+    """Return whether a value is a usage to strict validation, fast and without a reason.
+
+    False also for a usage that needs more than its line: a whole number to convert, or a time to
+    warn about.
+    """
     if type(value) is not dict:
         return False
     try:
@@ -35,15 +53,17 @@ def is_usage(value: object) -> bool:
             return False
     elif not is_patient_id(patient):
         return False
+    if type(timestamp) is int:
+        return MIN_PLAUSIBLE_MS <= timestamp < MAX_PLAUSIBLE_MS
     is_plain = type(timestamp) is str and match_plain_timestamp(timestamp) is not None
-    return is_plain or is_timestamp(timestamp)
+    return is_plain or (is_timestamp(timestamp) and is_plausible(timestamp))
 
 
 def is_patient_id(value: object) -> bool:
-    """Return whether a value is a patient id: text, or an integer that is exact in every parser."""
+    """Return whether a value is a patient id: text, or an integer that is exact in every reader."""
     if type(value) is str:
         return 0 < len(value) <= MAX_PATIENT_ID_LENGTH
-    return type(value) is int and -MAX_ID <= value <= MAX_ID
+    return type(value) is int and -MAX_PATIENT_NUMBER <= value <= MAX_PATIENT_NUMBER
 
 
 def is_medication(value: object) -> bool:
@@ -51,12 +71,25 @@ def is_medication(value: object) -> bool:
     return type(value) is str and 0 < len(value) <= MAX_MEDICATION_LENGTH
 
 
+def convert_whole_number(value: object) -> object:
+    """Return a number without a fraction as an integer, any other value unchanged."""
+    if type(value) is msgspec.Raw:
+        value = float(bytes(value))
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def convert_whole_numbers(usage: dict[str, object]) -> None:
+    """Make integers of the numbers of a valid usage's patient and time."""
+    usage["patientId"] = convert_whole_number(usage["patientId"])
+    usage["timestamp"] = convert_whole_number(usage["timestamp"])
+
+
 IS_REQUIRED = "is required: "
 """How the error of a missing member begins."""
 
 _PATIENT_ID_RULE = (
     f"must be a string of 1 to {MAX_PATIENT_ID_LENGTH} characters,"
-    f" or an integer from -{MAX_ID} to {MAX_ID}"
+    f" or an integer from -{MAX_PATIENT_NUMBER} to {MAX_PATIENT_NUMBER}"
 )
 _TIMESTAMP_RULE = (
     "must be a JavaScript Date string, an RFC 3339 date-time, an HTTP date,"
@@ -76,5 +109,5 @@ def find_rule_errors(usage: dict[str, object]) -> Iterator[ValidationError]:
     for name, (is_valid, rule) in _RULES.items():
         if name not in usage:
             yield ValidationError(f"/{name}", f"{IS_REQUIRED}{rule}")
-        elif not is_valid(usage[name]):
+        elif not is_valid(convert_whole_number(usage[name])):
             yield ValidationError(f"/{name}", rule)

@@ -6,7 +6,7 @@ cursor, may end within an entry.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 
 from busyapi.archive.block_builder import AppendStats
@@ -80,11 +80,21 @@ class FlushBuffer:
             self._filled_since = self._filled_since or monotonic()
         return len(entries)
 
-    async def fill(self, partition: OwnedPartition, stopping: asyncio.Event) -> None:
-        """Read until the buffer should be flushed, or a second has passed without entries."""
+    async def fill(
+        self,
+        partition: OwnedPartition,
+        stopping: asyncio.Event,
+        is_interrupted: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Read until the buffer should be flushed, or a second has passed without entries.
+
+        It ends earlier if `is_interrupted` returns true after a read.
+        """
         end = monotonic() + MAX_FLUSH_WAIT_SECONDS
         while not self.should_flush and (self._entries or monotonic() < end):
             await self.read(partition)
+            if is_interrupted and await is_interrupted():
+                return
             if partition.reached_end and not self.should_flush:
                 if stopping.is_set():
                     return

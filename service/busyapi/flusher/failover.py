@@ -14,18 +14,39 @@ from typing import NamedTuple
 import structlog
 
 from busyapi.archive.holders import Holders
-from busyapi.errors import RedisUnavailable
+from busyapi.archive.writer import PartitionWriter
+from busyapi.errors import ArchiveDamaged, ArchiveFull, RedisUnavailable
 from busyapi.failpoints import failpoint
-from busyapi.flusher.holder_check import ArchiveEvidence, find_missing_data, has_restarted
+from busyapi.flusher.holder_check import (
+    ArchiveEvidence,
+    find_missing_data,
+    has_restarted,
+    read_evidence,
+)
+from busyapi.flusher.holder_record import HolderRecord
+from busyapi.flusher.replica_servers import ServerReport
+from busyapi.flusher.retry import LastingProblem
 from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
-from busyapi.stream.sentinel import find_down_primary, start_failover
+from busyapi.stream.sentinel import read_primary, start_failover
 
 log = structlog.get_logger()
 
 WAIT_FOR_HOLDERS_SECONDS = 30.0
 """How long to wait for the other holders if all that are reached have restarted. After a power cut
 they start one after the other, and one of them may have an older volume."""
+CHECK_SECONDS = 0.3
+"""How long a primary may take to answer before it counts as lost."""
+FAILOVER_INTERVAL_SECONDS = 0.05
+"""How often the Sentinels are asked during a failover."""
+MAX_FAILOVER_STEP_SECONDS = 3.0
+"""How long the flusher waits for a failover before it tries to connect again."""
+MIN_REFUSED_SECONDS = 1.0
+"""How long commits may be refused before the Sentinels are asked about the primary. After a
+failover they are for less."""
+MIN_BLOCKED_SECONDS = 3.0
+"""How long a failover may be impossible before that is logged."""
 
 
 class Choice(NamedTuple):
@@ -33,6 +54,15 @@ class Choice(NamedTuple):
 
     server: ReplicaServer | None
     reason: str = ""
+
+
+class Promotion(NamedTuple):
+    """What one call of `promote` did."""
+
+    blocked: str = ""
+    """Why the primary is down and no failover starts, "" otherwise."""
+    is_pending: bool = False
+    """A Sentinel finds the primary down, and no other is promoted yet."""
 
 
 class HolderPromoter:
@@ -44,18 +74,24 @@ class HolderPromoter:
         self._endpoint, self._record_choice = endpoint, record_choice
         self._down_since: float | None = None
 
-    async def promote(self, holders: Holders, archive: ArchiveEvidence) -> str:
+    async def promote(
+        self, holders: Holders, archive: ArchiveEvidence, own_run_id: str, *, is_lost: bool
+    ) -> Promotion:
         """Make the Sentinels promote a holder if they find the primary down; call it until they do.
 
-        A Sentinel learns the new priority within a second, so the first calls may have no effect.
-
-        Return why the primary is down and no failover starts, "" otherwise.
+        `is_lost` says that this flusher cannot reach the primary. Then the priority is raised
+        before the Sentinels agree: at that moment they read it, and later only once a second. They
+        promote no server before they agree, and the holder must confirm all commits until then.
         """
         endpoint = self._endpoint
-        down = await find_down_primary(endpoint)
-        if down is None:
+        primary = await read_primary(endpoint)
+        if (
+            primary is None
+            or not (primary.is_suspected or is_lost)
+            or (not primary.is_down and await self._is_working(primary.address))
+        ):
             self._down_since = None
-            return ""
+            return Promotion()
         now = monotonic()
         if self._down_since is None:
             self._down_since = now
@@ -63,24 +99,124 @@ class HolderPromoter:
         servers = await asyncio.gather(
             *(
                 inspect_replica(endpoint, address, key_names)
-                for address in sorted(holders.addresses - {down.address})
+                for address in sorted(holders.addresses - {primary.address})
             )
         )
+        if any(server.is_primary and server.data.run_id == own_run_id for server in servers):
+            return Promotion()  # this flusher uses it already
         may_wait = now - self._down_since < WAIT_FOR_HOLDERS_SECONDS
         chosen, reason = choose_holder(list(servers), holders, archive, may_wait=may_wait)
         if chosen is None:
-            return reason
+            is_pending = bool(reason) and primary.is_suspected
+            return Promotion(reason if is_pending else "", is_pending)
         try:
             if chosen.address not in holders.raised or chosen.is_unpromotable:
                 # If the process dies after this, the server cannot leave the holders: see
                 # `replicas`.
-                await self._record_choice(chosen.address, down.failover_timeout_seconds)
+                await self._record_choice(chosen.address, primary.failover_timeout_seconds)
                 await raise_priority(endpoint, chosen.address)
                 failpoint("failover-after-raise")
-                log.warning("failover_started", down=down.address, chosen=chosen.address)
+                log.warning("failover_started", down=primary.address, chosen=chosen.address)
         except RedisUnavailable as error:
-            return str(error)  # another one may be reachable at the next call
-        return await start_failover(endpoint, down)
+            # Another one may be reachable at the next call.
+            return Promotion(str(error), primary.is_suspected)
+        if not primary.is_down or primary.is_failing_over:
+            return Promotion(is_pending=primary.is_suspected)
+        return Promotion(await start_failover(endpoint, primary), is_pending=True)
+
+    async def _is_working(self, address: str) -> bool:
+        """Return whether the primary answers after all.
+
+        A Sentinel closes the connections to a server that it promotes. And a holder whose priority
+        was raised must confirm until the Sentinels know that it is 0 again.
+        """
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                server = await inspect_replica(self._endpoint, address, self._endpoint.key_names(0))
+        except TimeoutError:
+            return False
+        return server.is_primary
+
+
+class Failover:
+    """The failover that is under way, if any."""
+
+    def __init__(self, endpoint: Endpoint, promoter: HolderPromoter, record: HolderRecord) -> None:
+        self._endpoint, self._promoter, self._record = endpoint, promoter, record
+        self._refused = LastingProblem(MIN_REFUSED_SECONDS)
+        self.obstacle = ""
+        """Why no failover is possible, "" if one is, or none is expected."""
+        self._logged = ""
+        self._blocking = LastingProblem(MIN_BLOCKED_SECONDS)
+
+    def note_report(self, report: ServerReport) -> None:
+        """Note what the Sentinels say while the primary works.
+
+        Without Sentinels no failover is expected; the nodes of a cluster are not asked.
+        """
+        obstacle = report.view.failover_obstacle if report.view else "no Sentinel answers"
+        if report.mode != "sentinel":
+            obstacle = ""
+        if obstacle and obstacle != self.obstacle:
+            log.warning("failover_impossible", detail=obstacle)
+        self.obstacle = obstacle
+
+    async def require_reachable(self, partition: OwnedPartition, refusal: str) -> None:
+        """While commits are refused, check that the Sentinels do not find the primary down.
+
+        The network may have failed between it and all other servers, and not between it and this
+        process: without a failover, commits would be refused until the network is repaired.
+
+        Raises:
+            RedisUnavailable: the Sentinels find the primary down.
+        """
+        if not self._refused.has_lasted(refusal) or self._endpoint.mode != "sentinel":
+            return
+        primary = await partition.await_with_lease(read_primary(self._endpoint))
+        if primary and primary.is_down:
+            raise RedisUnavailable(
+                f"the Sentinels find the primary {primary.address} down: {refusal}"
+            )
+
+    def end(self) -> None:
+        """Record that the primary answers."""
+        self._logged = ""
+        self._blocking.has_lasted("")
+
+    async def run(
+        self, writer: PartitionWriter, stopping: asyncio.Event, own_run_id: str, *, is_lost: bool
+    ) -> str:
+        """Promote a holder if the Sentinels find the primary down; wait some seconds for that.
+
+        Return why no failover starts although it should, "" otherwise.
+
+        Raises:
+            FsyncFailed: what the disk holds is unknown.
+        """
+        end = monotonic() + MAX_FAILOVER_STEP_SECONDS
+        while True:
+            promotion = await self._promote(writer, own_run_id, is_lost=is_lost)
+            # The primary would not answer. So do not connect to it meanwhile.
+            if not promotion.is_pending or monotonic() > end or stopping.is_set():
+                break
+            await asyncio.sleep(FAILOVER_INTERVAL_SECONDS)
+        self.obstacle = blocked = promotion.blocked
+        if self._blocking.has_lasted(blocked) and blocked != self._logged:
+            log.warning("failover_blocked", detail=blocked)
+            self._logged = blocked
+        return f"no failover: {blocked}" if blocked else ""
+
+    async def _promote(
+        self, writer: PartitionWriter, own_run_id: str, *, is_lost: bool
+    ) -> Promotion:
+        try:
+            holders = await self._record.read(again=True)
+            if not holders.processes:  # another flusher decides, or none has decided yet
+                return Promotion()
+            evidence = read_evidence(writer)
+            return await self._promoter.promote(holders, evidence, own_run_id, is_lost=is_lost)
+        except (ArchiveFull, ArchiveDamaged) as error:
+            return Promotion(str(error))
 
 
 def choose_holder(

@@ -13,8 +13,10 @@ from an empty one is empty too. So the data is compared with what the archive kn
 from typing import NamedTuple
 
 from busyapi.archive.holders import Holders
+from busyapi.archive.writer import PartitionWriter
 from busyapi.ids import Seq
 from busyapi.stream.replica_server import ServerData
+from busyapi.stream.replica_store import PrimaryReplicas
 
 
 class ArchiveEvidence(NamedTuple):
@@ -41,3 +43,23 @@ def find_missing_data(data: ServerData, holders: Holders, archive: ArchiveEviden
     if data.seq < archive.last_usage and has_restarted(data, holders):
         return f"it has restarted, and ends at seq {data.seq} before seq {archive.last_usage}"
     return ""
+
+
+def find_predecessors(primary: PrimaryReplicas, holders: Holders) -> tuple[str, ...]:
+    """Return the ids of the servers whose acknowledged usages a primary has, all of them.
+
+    Its data has the record of its predecessor. A process that has restarted proves nothing: its
+    volume may be an older one.
+    """
+    if primary.record is None:
+        return ()
+    if primary.record.server_id == primary.server_id:
+        return primary.record.predecessors
+    if has_restarted(primary.data, holders):
+        return ()
+    return primary.record.list_predecessors()
+
+
+def read_evidence(writer: PartitionWriter) -> ArchiveEvidence:
+    """Return what an open archive knows."""
+    return ArchiveEvidence(writer.identity.archive_id, writer.stats.last_usage)

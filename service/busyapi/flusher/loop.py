@@ -31,17 +31,20 @@ from busyapi.errors import (
     PartitionMismatch,
     RedisUnavailable,
     UnknownVersion,
+    WaitingForParent,
     describe_for_log,
 )
 from busyapi.failpoints import failpoint
 from busyapi.flusher.buffer import FlushBuffer
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import PartitionConfig
+from busyapi.flusher.pause import WidenTimer, reseed_wider
+from busyapi.flusher.record import doubt_reason
 from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.resources import FlusherResources
-from busyapi.flusher.seed import doubt_reason, reseed_wider, seed_partition
-from busyapi.flusher.stats import ArchiveAge, StageTimes, record_flush
-from busyapi.flusher.strides import MAX_BACKLOG_USAGES, find_wider_stride
+from busyapi.flusher.retry import RETRY_INTERVAL_SECONDS, RetryDelay
+from busyapi.flusher.seed import WITHOUT_JUMP, seed_partition
+from busyapi.flusher.stats import ArchiveAge, StageTimes, measure_volume, record_flush
 from busyapi.stream.partition import OwnedPartition
 from busyapi.telemetry.metrics import FlusherMetrics
 
@@ -49,7 +52,6 @@ log = structlog.get_logger()
 
 INSPECT_INTERVAL_SECONDS = 1.0
 HALT_RETRY_SECONDS = 3.0
-RETRY_INTERVAL_SECONDS = 0.3
 HALTING_ERRORS = LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged, UnknownVersion
 
 
@@ -68,20 +70,22 @@ class Flusher:
     ) -> None:
         self.not_ready_reason = "starting"
         """Why this flusher is not ready, "" if it is ready."""
+        self.is_waiting = False
+        """Not ready, but only because another partition has to make room for its ids."""
         self.durability_trust = ""
         """The value of BUSYAPI_REDIS_TRUST if this flusher's Redis needs it."""
         self._config = config
         self._resources = FlusherResources(config, folder, connect)
-        self._metrics, self._idempotency_keys = metrics, idempotency_keys
-        self._replicas = replicas
+        self._metrics, self._replicas = metrics, replicas
+        self._idempotency_keys = idempotency_keys
         self._buffer: FlushBuffer | None = None
         self._stopping = asyncio.Event()
-        self._next_inspect = 0.0
+        self._next_inspect, self._retention_refused = 0.0, False
+        self._retry, self._age, self._widen_timer = RetryDelay(), ArchiveAge(), WidenTimer(config)
         self._durability_error = self._replica_error = ""
-        self._retention_refused = False
         metrics.bound_usages.set(config.bound)
-        self._age = ArchiveAge()
         metrics.oldest_unarchived_seconds.set_function(self._oldest_seconds)
+        metrics.failover_impossible.set_function(lambda: bool(replicas.failover.obstacle))
 
     @property
     def writer(self) -> PartitionWriter | None:
@@ -124,11 +128,13 @@ class Flusher:
             self._buffer = None
             blocked = ""
             if isinstance(error, RedisUnavailable) and self.writer:
-                blocked = await self._replicas.fail_over(self.writer)
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS, blocked)
+                blocked = await self._replicas.fail_over(
+                    self.writer, self._stopping, is_lost=self._retry.is_lost
+                )
+            await self._mark_not_ready(error, self._retry.next_seconds(error), blocked)
         except ArchiveFull as error:
             self._metrics.archive_errors["full"].inc()
-            self._measure_volume()
+            measure_volume(self._metrics, self.writer)
             await self._stay_owner()
             await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
         except ArchiveTakenOver as error:
@@ -166,7 +172,7 @@ class Flusher:
         reason = "; ".join(filter(None, (describe_for_log(error), detail)))
         if reason != self.not_ready_reason:
             log.warning("flusher_not_ready", reason=type(error).__name__, detail=reason)
-        self.not_ready_reason = reason
+        self.not_ready_reason, self.is_waiting = reason, isinstance(error, WaitingForParent)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
@@ -181,12 +187,11 @@ class Flusher:
     async def _widen_stride(self) -> None:
         """Make room for ids of new partitions, when few usages wait: commits stop meanwhile."""
         writer, partition, _ = self._require_running()
-        if self._age.backlog > MAX_BACKLOG_USAGES or not find_wider_stride(writer, self._config):
-            return
-        await reseed_wider(partition, writer, self._config, self._idempotency_keys)
-        strides = writer.identity.strides.encode()
-        log.info("stride_widened", strides=strides, cursor=writer.cursor)
-        self._buffer = FlushBuffer(writer.cursor, self._idempotency_keys)
+        if self._widen_timer.is_due(writer, self._age.backlog):
+            try:
+                await reseed_wider(partition, writer, self._config, self._idempotency_keys)
+            finally:  # the former buffer would read on from before the cursor
+                self._buffer = FlushBuffer(writer.cursor, self._idempotency_keys)
 
     def report_damage(self, writer: PartitionWriter) -> None:
         """Log and count damage that was not reported yet."""
@@ -203,20 +208,23 @@ class Flusher:
 
     async def _seed(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
         cursor = writer.cursor
-        await self._replicas.require_holder(partition, writer)
-        why = await seed_partition(partition, writer, self._config, self._idempotency_keys)
+        predecessors = await self._replicas.require_holder(partition, writer)
+        why = await seed_partition(
+            partition, writer, self._config, self._idempotency_keys, predecessors
+        )
         log.info("partition_seeded", why=why, cursor=writer.cursor)
-        if why not in {"same history", "fresh install"}:
+        if why not in WITHOUT_JUMP:
             self._metrics.epoch_jumps.inc()
             log.warning("ids_skipped", why=why, before_seq=cursor, after_seq=writer.cursor)
         await self._update_replicas(partition)
+        self._retry.reset()
         self._buffer = FlushBuffer(writer.cursor, self._idempotency_keys)
 
     async def run_cycle(self) -> None:
         """Run one cycle: read usages, archive them, and publish the cursor."""
         writer, partition, buffer = self._require_running()
         started = monotonic()
-        await buffer.fill(partition, self._stopping)
+        await buffer.fill(partition, self._stopping, lambda: self._replicas.is_due(partition))
         bad_entry, newest_ms = buffer.quarantined, buffer.newest_ms
         filled = monotonic()
         usages, appends = await buffer.flush(writer, partition)
@@ -278,20 +286,15 @@ class Flusher:
                 log.warning("durability_not_met", detail=self._durability_error)
             else:
                 log.info("flusher_ready", cursor=writer.cursor)
-        self.not_ready_reason = self._durability_error
+        self.not_ready_reason, self.is_waiting = self._durability_error, False
+        self._retry.reset()
         self._metrics.flusher_ready.set(0 if self._durability_error else 1)
         self._metrics.halted.set(0)
         self._metrics.issued_seq.set(issued)
         self._metrics.archived_seq.set(writer.cursor)
         self._metrics.segment_bytes.set(writer.stats.open_bytes)
         self.report_damage(writer)
-        self._measure_volume()
-
-    def _measure_volume(self) -> None:
-        if self.writer:
-            free, size = self.writer.stats.read_volume_bytes()
-            self._metrics.volume_free_bytes.set(free)
-            self._metrics.volume_size_bytes.set(size)
+        measure_volume(self._metrics, self.writer)
 
     def _oldest_seconds(self) -> float:
         return self._age.seconds(self._buffer.oldest_ms if self._buffer else None)

@@ -56,10 +56,9 @@ class ReplicaServers:
         self._endpoint, self._record = endpoint, record
         self._tested: set[str] = set()
         """The processes whose priority the flusher may set, by run_id."""
-        self._failover_seconds = 360.0
-        """How long a Sentinel may continue a failover: twice its `failover-timeout`."""
+        self._failover_seconds, self._logged_seconds = 360.0, 0
+        """The first: how long a Sentinel may continue a failover, twice its `failover-timeout`."""
         self._lowered_at: dict[str, float] = {}
-        self._logged_seconds = 0
 
     def expect_failover(self, address: str, failover_seconds: float) -> None:
         """Remember that Sentinels may promote a server from now on."""
@@ -125,18 +124,18 @@ class ReplicaServers:
         return ""
 
     async def clear_raised(
-        self, holders: Holders, primary: PrimaryReplicas, report: ServerReport
+        self, holders: Holders, primary: PrimaryReplicas, report: ServerReport, keep: str
     ) -> tuple[Holders, str]:
-        """Set the priority of raised servers back to 0, and forget them once that is final.
+        """Set the priority of raised servers but `keep` back to 0, and forget them once final.
 
-        A server is forgotten when its priority is 0 for good, and no Sentinel can still be
-        executing the failover. Return the holders, and why the primary's priority is not 0.
+        A server is forgotten when its priority is 0 for good and no Sentinel executes the failover:
+        all say so, or its time is over. Return the holders, and why the primary's is not 0.
 
         Raises:
             ArchiveFull, FsyncFailed: the holders could not be written.
         """
         cleared, problem, now = set(), "", monotonic()
-        for address in holders.raised:
+        for address in holders.raised - {keep}:
             is_primary = address == primary.address
             server = report.servers.get(address)
             if not is_primary and not (server and _is_same_server(server, primary, holders)):
@@ -144,12 +143,14 @@ class ReplicaServers:
                 continue
             if server and not server.is_unpromotable:
                 self._lowered_at.pop(address, None)
-            if address not in self._lowered_at:
+            was_lowered = address in self._lowered_at
+            if not was_lowered:
                 if failure := await lower_priority(self._endpoint, address):
                     problem = problem or failure
                     continue
                 self._lowered_at[address] = now
-            if is_primary or now - self._lowered_at[address] > self._failover_seconds:
+            is_idle = was_lowered and report.view is not None and address in report.view.idle
+            if is_primary or is_idle or now - self._lowered_at[address] > self._failover_seconds:
                 cleared.add(address)
         if cleared:
             for address in cleared:
@@ -193,7 +194,7 @@ def find_confirming(report: ServerReport, primary: PrimaryReplicas) -> frozenset
     """Return the replicas that are online and may confirm commits."""
     return frozenset(
         address
-        for address in primary.view.online
+        for address in set(primary.view.online) - primary.silent
         if _may_confirm(report.servers[address], primary)
         and (_is_known(address, primary) or not _find_unlisted(address, report))
     )
@@ -242,7 +243,9 @@ def find_refusal(
     minimum: int,
 ) -> str:
     """Return why no commit may be allowed, "" if commits may."""
-    if refusal := report.refusal or _find_promotable(report, holders, confirming):
+    complete = confirming | {primary.address}
+    replacement = report.view.find_replacement(primary.address) if report.view else ""
+    if refusal := report.refusal or _find_promotable(report, holders, complete) or replacement:
         return refusal
     for address in primary.view.online:
         server = report.servers[address]
@@ -271,9 +274,9 @@ def _describe_waiting(server: ReplicaServer, report: ServerReport) -> str:
     return _find_unlisted(server.address, report)
 
 
-def _find_promotable(report: ServerReport, holders: Holders, confirming: frozenset[str]) -> str:
-    """Return which server may be promoted without the flusher, "" if there is none."""
-    if others := report.cluster - confirming:
+def _find_promotable(report: ServerReport, holders: Holders, complete: frozenset[str]) -> str:
+    """Return which server that is not complete may be promoted, "" if there is none."""
+    if others := report.cluster - complete:
         return (
             f"the cluster may promote {describe_servers(others)}, which cannot confirm: repair it"
             " on every node, or remove it with CLUSTER FORGET on every node"
@@ -286,10 +289,10 @@ def _find_promotable(report: ServerReport, holders: Holders, confirming: frozens
         if server.was_reached and not server.is_unpromotable:
             return describe_promotable(server.address)
         is_unknown = report.mode == "sentinel" and report.view is None
-        if is_unknown and not server.was_reached and server.address not in confirming:
+        if is_unknown and not server.was_reached and server.address not in complete:
             return server.problem
     promotable = report.view.promotable if report.view else frozenset()
-    if others := promotable - confirming - holders.raised:
+    if others := promotable - complete - holders.raised:
         return (
             f"the Sentinels may promote {describe_servers(others)}, which does not confirm: set"
             " `replica-priority 0` there. They notice it within ten seconds"

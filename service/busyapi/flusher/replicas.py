@@ -13,6 +13,8 @@ server may leave, because no Sentinel promotes it: every server has `replica-pri
 this flusher raises it (`failover`). docs/explanation/replication.md gives the reasons.
 """
 
+import asyncio
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -20,25 +22,30 @@ import structlog
 
 from busyapi.archive.holders import Holders
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import ArchiveDamaged, ArchiveFull, DurabilityNotMet, NotSeeded
+from busyapi.errors import DurabilityNotMet, NotSeeded
 from busyapi.failpoints import failpoint
-from busyapi.flusher.failover import HolderPromoter
-from busyapi.flusher.holder_check import ArchiveEvidence, find_missing_data, has_restarted
+from busyapi.flusher.failover import Failover, HolderPromoter
+from busyapi.flusher.handover import Handover
+from busyapi.flusher.holder_check import (
+    find_missing_data,
+    find_predecessors,
+    has_restarted,
+    read_evidence,
+)
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.flusher.replica_servers import ReplicaServers, find_confirming, find_refusal
+from busyapi.flusher.retry import DecisionTimer, LastingProblem
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_store import PrimaryReplicas
 from busyapi.stream.replicas import ReplicaRecord, describe_servers, describe_unconfirmed
+from busyapi.stream.sentinel import read_primary
 
 log = structlog.get_logger()
 
-INSPECT_INTERVAL_SECONDS = 5.0
-"""How often unchanged replicas are inspected: their settings may be changed at any time."""
-RETRY_INTERVAL_SECONDS = 0.2
-MIN_BLOCKED_SECONDS = 3.0
-"""How long a failover may be impossible before that is logged."""
+LOOK_INTERVAL_SECONDS = 0.1
+"""How often the replicas are read while the flusher waits for usages."""
 MAX_UNCONFIRMED_SECONDS = 5.0
 """How long replicas may take to become holders before that is reported."""
 
@@ -52,32 +59,43 @@ class ReplicaKeeper:
         self._endpoint, self._minimum = endpoint, minimum
         self._is_enabled = tier == "replicated"
         self._record = HolderRecord(folder)
+        self.failover = Failover(endpoint, HolderPromoter(endpoint, self._raise), self._record)
         self._servers = ReplicaServers(endpoint, self._record)
-        self._promoter = HolderPromoter(endpoint, self._raise)
+        self._handover = Handover(endpoint, self._raise)
         self._last: PrimaryReplicas | None = None
         """What the last decision was about, with the record that it wrote."""
-        self._refusal = self._server_id = self._blocked = ""
-        self._next_decision = 0.0
-        self._unconfirmed_since: float | None = None
-        self._blocked_since: float | None = None
+        self._refusal = self._server_id = ""
+        self._predecessors: tuple[str, ...] = ()
+        self._timer, self._next_look = DecisionTimer(), 0.0
+        self._unconfirmed = LastingProblem(MAX_UNCONFIRMED_SECONDS)
         self._logged: object = None
 
-    async def require_holder(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
+    async def require_holder(
+        self, partition: OwnedPartition, writer: PartitionWriter
+    ) -> tuple[str, ...]:
         """Check, before the partition is seeded, that its server has all acknowledged usages.
+
+        Return the ids of the servers for which that is proven: it is the process that confirmed
+        each of their commits.
 
         Raises:
             DurabilityNotMet: it may lack some.
         """
-        self._last = None
+        self._last, self._handover.chosen = None, ""
         if not self._is_enabled:
             if await self._record.delete():
                 log.warning("holders_deleted", detail="Sentinels promote no server by themselves")
-            return
+            return ()
         if writer.identity.is_copy:
             # The copy names the holders of another time. `seed` requires the server that the
             # original was seeded on, or an operator.
             await self._record.delete()
+        if self._endpoint.mode == "sentinel":
+            connection = partition.replicas.connection
+            connection.is_replaced = partial(self._is_replaced, connection.address)
         primary = await partition.replicas.read()
+        if primary.server_id != self._server_id:
+            self._refused_since = None
         self._server_id = primary.server_id
         if not partition.replicas.is_decider:
             if primary.record is None or primary.record.server_id != primary.server_id:
@@ -85,13 +103,14 @@ class ReplicaKeeper:
                     "the flusher of partition 0 has not yet accepted the server"
                     f" {primary.address}: see its /readyz"
                 )
-            return
+            return primary.record.predecessors
         if await self._record.is_accepted(primary.server_id):
             # The operator's file stays until all servers hold what this one has.
             only = Holders({primary.address: primary.data.run_id})
             await self._record.add(only, partition, writer)
             log.warning("primary_accepted", server=primary.address)
-            return
+            self._predecessors = ()
+            return self._predecessors
         holders = await self._record.read()
         if holders.processes and (doubt := self._find_doubt(primary, holders, writer)):
             raise DurabilityNotMet(
@@ -100,6 +119,8 @@ class ReplicaKeeper:
                 " the primary. If all are lost, run `busyapi archive accept-primary --partition"
                 f" {partition.key_names.partition}`"
             )
+        self._predecessors = find_predecessors(primary, holders)
+        return self._predecessors
 
     def _find_doubt(
         self, primary: PrimaryReplicas, holders: Holders, writer: PartitionWriter
@@ -111,30 +132,54 @@ class ReplicaKeeper:
             and has_restarted(primary.data, holders)
         ):
             return "it is not one of the servers that confirmed them"
-        return find_missing_data(primary.data, holders, _read_evidence(writer))
+        return find_missing_data(primary.data, holders, read_evidence(writer))
 
     async def update(self, partition: OwnedPartition, writer: PartitionWriter) -> str:
         """Inspect the replicas if due, and record changes; return why no commit is allowed.
 
         Raises:
-            RedisUnavailable: the connection failed, or the lease is lost.
+            RedisUnavailable: the connection failed, the lease is lost, or a failover is needed.
             NotSeeded: the server has another history than at `require_holder`.
             ArchiveFull, FsyncFailed: the holders could not be written.
         """
         if not self._is_enabled:
             return ""
+        await self.failover.require_reachable(partition, self._refusal)
         primary = await partition.replicas.read()
         if primary.server_id != self._server_id:
             # It was a replica in between: the holders must not be compared with what it lists.
             raise NotSeeded("the server's replication history has changed")
-        self._blocked, self._blocked_since = "", None
+        self.failover.end()
         if not partition.replicas.is_decider:
-            return describe_unconfirmed(
+            self._endpoint.successors.update(primary.view.listed)
+            self._refusal = describe_unconfirmed(
                 primary.record, primary.view, primary.server_id, self._minimum
             )
-        if not primary.is_unchanged(self._last) or monotonic() >= self._next_decision:
+            return self._refusal
+        if not primary.is_unchanged(self._last) or self._timer.is_due:
             self._refusal = await self._decide(partition, writer, primary)
+        if self._handover.is_due(partition):
+            holders = await self._record.read()
+            await self._handover.run_step(partition, primary, holders, self._refusal)
         return self._refusal
+
+    async def is_due(self, partition: OwnedPartition) -> bool:
+        """Return whether `update` has something to do; it asks the primary ten times a second.
+
+        Raises:
+            RedisUnavailable: the connection failed, or the server is not a primary.
+        """
+        now = monotonic()
+        if not self._is_enabled or now < self._next_look:
+            return False
+        self._next_look = now + LOOK_INTERVAL_SECONDS
+        if not partition.replicas.is_decider:
+            return bool(self._refusal)
+        if self._handover.is_due(partition):
+            return True
+        if not self._timer.is_settled:
+            return self._timer.is_due
+        return not (await partition.replicas.read()).is_unchanged(self._last)
 
     async def _decide(
         self, partition: OwnedPartition, writer: PartitionWriter, primary: PrimaryReplicas
@@ -144,14 +189,22 @@ class ReplicaKeeper:
             # The operator has given up the server that a failover may still promote.
             holders = await self._record.remove(holders._replace(raised=frozenset()))
         report = await self._servers.inspect(partition, primary, holders)
-        holders, problem = await self._servers.clear_raised(holders, primary, report)
+        self.failover.note_report(report)
+        holders, problem = await self._servers.clear_raised(
+            holders, primary, report, keep=self._handover.chosen
+        )
         confirming = find_confirming(report, primary)
         refusal = problem or find_refusal(report, primary, holders, confirming, self._minimum)
         processes = {primary.address: primary.data.run_id} | {
             address: report.servers[address].data.run_id or holders.processes.get(address, "")
             for address in confirming
         }
-        return await self._write(partition, writer, primary, processes, refusal)
+        refusal = await self._write(partition, writer, primary, processes, refusal)
+        if primary.silent and not refusal:
+            # They must not confirm any more. But commits wait for every replica that is online.
+            log.warning("replica_silent", servers=sorted(primary.silent))
+            await partition.replicas.disconnect_replicas()
+        return refusal
 
     async def _write(
         self,
@@ -164,7 +217,9 @@ class ReplicaKeeper:
         """Write both records in the order that keeps the rule."""
         holders = await self._record.read()
         confirming = frozenset(processes) - {primary.address}
-        record = ReplicaRecord(primary.server_id, confirming, primary.view.syncs, refusal)
+        record = ReplicaRecord(
+            primary.server_id, confirming, primary.view.syncs, refusal, self._predecessors
+        )
         is_done = record == primary.record and (refusal or holders.processes == processes)
         if not is_done and not refusal:
             # First: from here on the server that leaves is never promoted.
@@ -189,10 +244,10 @@ class ReplicaKeeper:
         is_settled = not refusal and not problem and holders.processes == processes
         if is_settled and await self._record.is_accepted(primary.server_id):
             await self._record.end_acceptance()
-        self._next_decision = monotonic() + (
-            INSPECT_INTERVAL_SECONDS if is_settled else RETRY_INTERVAL_SECONDS
-        )
-        return refusal or self._find_lasting(problem)
+        self._timer.record(settled=is_settled)
+        if self._unconfirmed.has_lasted(problem) and not refusal:
+            return f"the replicas do not confirm the record of the flusher: {problem}"
+        return refusal
 
     def _report(
         self,
@@ -212,54 +267,34 @@ class ReplicaKeeper:
                 detail=refusal,
             )
 
-    def _find_lasting(self, problem: str) -> str:
-        """Return why replicas have not become holders, if that lasts."""
-        now = monotonic()
-        if not problem:
-            self._unconfirmed_since = None
-        elif self._unconfirmed_since is None:
-            self._unconfirmed_since = now
-        elif now - self._unconfirmed_since > MAX_UNCONFIRMED_SECONDS:
-            return f"the replicas do not confirm the record of the flusher: {problem}"
-        return ""
+    async def fail_over(
+        self, writer: PartitionWriter, stopping: asyncio.Event, *, is_lost: bool
+    ) -> str:
+        """If the Sentinels find the primary down, make them promote a holder; wait some seconds.
 
-    async def fail_over(self, writer: PartitionWriter) -> str:
-        """If the Sentinels find the primary down, make them promote a holder; never waits long.
-
-        Return why no failover starts although it should, "" otherwise.
+        `is_lost` is as for `HolderPromoter.promote`. Return why no failover starts although it
+        should, "" otherwise.
 
         Raises:
             FsyncFailed: what the disk holds is unknown.
         """
         if not self._is_enabled or self._endpoint.mode != "sentinel" or writer.identity.is_copy:
             return ""
-        try:
-            holders = await self._record.read(again=True)
-            if not holders.processes:  # another flusher decides, or none has decided yet
-                return ""
-            blocked = await self._promoter.promote(holders, _read_evidence(writer))
-        except (ArchiveFull, ArchiveDamaged) as error:
-            blocked = str(error)
-        self._report_blocked(blocked)
-        return f"no failover: {blocked}" if blocked else ""
+        run_id = self._server_id.partition("-")[0]
+        return await self.failover.run(writer, stopping, run_id, is_lost=is_lost)
 
-    def _report_blocked(self, blocked: str) -> None:
-        """Log why no failover starts, if that lasts longer than a Sentinel takes to notice."""
-        now = monotonic()
-        if not blocked:
-            self._blocked_since = None
-        elif self._blocked_since is None:
-            self._blocked_since = now
-        elif blocked != self._blocked and now - self._blocked_since > MIN_BLOCKED_SECONDS:
-            log.warning("failover_blocked", detail=blocked)
-            self._blocked = blocked
+    async def _is_replaced(self, address: str) -> bool:
+        """Return whether the primary, which does not reply, is down or has been replaced."""
+        primary = await read_primary(self._endpoint)
+        if primary is not None and primary.is_suspected and primary.address == address:
+            return True
+        return await self._endpoint.has_successor(address)
 
     async def _raise(self, address: str, failover_seconds: float) -> None:
         self._servers.expect_failover(address, failover_seconds)
         holders = await self._record.read()
         await self._record.remove(holders._replace(raised=holders.raised | {address}))
+        # This flusher waits for this server only: no other may become the primary.
+        self._endpoint.successors.clear()
+        self._endpoint.successors.add(address)
         failpoint("failover-after-choice")
-
-
-def _read_evidence(writer: PartitionWriter) -> ArchiveEvidence:
-    return ArchiveEvidence(writer.identity.archive_id, writer.stats.last_usage)

@@ -5,6 +5,9 @@
       appendfsync always since it started     the epoch stays, and committers may retry batches
     Redis and archive are empty,            a fresh install: seq 0
       and no id was ever issued
+    a server that confirmed every commit    continue: no device has an id that it lacks. If the
+      of the server in the record             archive has usages or strides that it lacks,
+                                              a new epoch: no committer retries their batches
     another archive, or one that is         halt: usages may be lost, and an operator decides
       behind the record in Redis
     anything else                           jump: a tail may be lost, so no id up to
@@ -14,12 +17,11 @@ docs/explanation/ids-and-epochs.md explains the table. `ownership` makes the che
 """
 
 import asyncio
-from datetime import UTC, datetime
-from secrets import token_hex
-from typing import Any
+from collections.abc import Collection
+from contextlib import suppress
 
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import ArchiveFull, DurabilityNotMet, NotSeeded
+from busyapi.errors import ArchiveFull
 from busyapi.failpoints import failpoint
 from busyapi.flusher.buffer import drain_stream
 from busyapi.flusher.idempotency import IdempotencyKeeper
@@ -29,14 +31,24 @@ from busyapi.flusher.ownership import (
     check_config,
     check_original_known,
 )
+from busyapi.flusher.pause import end_pause, is_paused
+from busyapi.flusher.record import (
+    doubt_reason,
+    make_record,
+    mint_epoch,
+    require_tier,
+    write_record,
+)
 from busyapi.flusher.strides import settle_strides, widen_stride
 from busyapi.ids import Seq
-from busyapi.stream.durability import ServerInfo
-from busyapi.stream.entry import MAX_VERSION
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.snapshot import PartitionSnapshot
-from busyapi.stream.state import continue_epoch, record_strides
+from busyapi.stream.state import PartitionState
 
+FRESH, SAME = "fresh install", "same history"
+REPLACED = "a server that confirmed every commit"
+WITHOUT_JUMP = frozenset({FRESH, SAME, REPLACED})
+"""The results of `seed_partition` that skip no id."""
 COMMITTER_CHECK_SECONDS = 1.5
 """Longer than a committer ever waits between two checks of a server."""
 
@@ -46,8 +58,11 @@ async def seed_partition(
     writer: PartitionWriter,
     config: PartitionConfig,
     idempotency_keys: IdempotencyKeeper,
+    predecessors: Collection[str] = (),
 ) -> str:
     """Prepare the partition for commits on this server; return what was done and why.
+
+    `predecessors` are the servers whose acknowledged usages this one has, all of them.
 
     Raises:
         LossSuspected: the archive is missing usages that Redis or its own files refer to, or it is
@@ -65,32 +80,50 @@ async def seed_partition(
     before_start = writer.cursor in {0, writer.identity.strides.start - 1}
     if snapshot.is_empty and before_start and not writer.identity.is_seeded:
         await _seed_fresh_install(partition, writer, config, snapshot)
-        return "fresh install"
+        return FRESH
     if is_paused(snapshot, writer):  # a flusher died while it widened the stride
         paused = snapshot.state.paused
-        await _end_pause(partition, writer, config, idempotency_keys, paused)
-        return "same history"
-    why = _jump_reason(snapshot, writer, partition.is_standalone)
+        await end_pause(partition, writer, config, idempotency_keys, paused)
+        return SAME
+    state = snapshot.state
+    has_epoch = bool(state.epoch or state.paused)
+    has_all = state.server_id in predecessors and has_epoch and state.seq is not None
+    if has_all and not _continues_archive(state, writer):
+        await _start_epoch(partition, writer, config, REPLACED, idempotency_keys, skip=False)
+        return REPLACED
+    why = "" if has_all else _jump_reason(snapshot, writer, partition.is_standalone)
     if not why and snapshot.state.server_id != snapshot.server.server_id:
         if snapshot.server.durability_error:
             # The server may have the only copy: archive it, but do not allow commits.
             await drain_stream(partition, writer, idempotency_keys)
-        _require_tier(snapshot.server)
+        require_tier(snapshot.server)
+    if not why and not has_all and snapshot.state.server_id != snapshot.server.server_id:
         # A committer that received a higher seq than this server has revokes the epoch. Each
         # committer gets the time to check before a process that received fewer may commit here.
         await partition.await_with_lease(asyncio.sleep(COMMITTER_CHECK_SECONDS))
         snapshot = await partition.read_snapshot()
         why = _jump_reason(snapshot, writer, partition.is_standalone)
     if why:
-        await _jump_ids(partition, writer, config, why, idempotency_keys)
+        await _start_epoch(partition, writer, config, why, idempotency_keys, skip=True)
         return why
-    record = _make_record(snapshot, writer, config, partition.installation)
+    record = make_record(snapshot, writer, config, partition.installation)
     if (await partition.idempotency.read_rotation()).restored_epoch != snapshot.state.epoch:
         # A flusher of a release without Idempotency-Keys seeded this server.
         await idempotency_keys.restore(partition, writer)
         record["keys_epoch"] = snapshot.state.epoch
-    await _write_record(partition, writer, record)
-    return "same history"
+    await write_record(partition, writer, record)
+    return REPLACED if has_all else SAME
+
+
+def _continues_archive(state: PartitionState, writer: PartitionWriter) -> bool:
+    """Return whether commits may continue under the epoch of the record."""
+    return (
+        bool(state.epoch)
+        and state.seq is not None
+        and state.seq >= writer.cursor
+        # A flusher may have widened the stride on disk, and died before the record had it.
+        and state.strides == writer.identity.strides
+    )
 
 
 async def _check_archive(
@@ -114,7 +147,7 @@ async def _seed_fresh_install(
     config: PartitionConfig,
     snapshot: PartitionSnapshot,
 ) -> None:
-    _require_tier(snapshot.server)
+    require_tier(snapshot.server)
     before_start = Seq(writer.identity.strides.start - 1)
     failpoint("flusher-before-begin")
     if before_start > writer.cursor:
@@ -123,15 +156,8 @@ async def _seed_fresh_install(
     failpoint("flusher-after-begin")
     await asyncio.to_thread(writer.update_identity, is_seeded=True)
     await partition.idempotency.delete_all()
-    record = _make_record(snapshot, writer, config, partition.installation)
-    await _write_record(partition, writer, record | _mint_epoch("fresh install"), seq=before_start)
-
-
-def _require_tier(server: ServerInfo) -> None:
-    # The flusher archives the usages of a server below its tier, which are in danger, but allows no
-    # new commits.
-    if server.durability_error:
-        raise DurabilityNotMet(server.durability_error)
+    record = make_record(snapshot, writer, config, partition.installation)
+    await write_record(partition, writer, record | mint_epoch(FRESH), seq=before_start)
 
 
 def _jump_reason(snapshot: PartitionSnapshot, writer: PartitionWriter, standalone: bool) -> str:  # noqa: FBT001
@@ -162,62 +188,16 @@ def _run_id_of(server_id: str) -> str:
     return server_id.partition("-")[0]
 
 
-def doubt_reason(server: ServerInfo, tier: str) -> str:
-    """Return why a restart of this server must count as a loss, "" if it need not."""
-    if tier == "memory":
-        return "tier memory"
-    if server.replicas:
-        # A replica that is promoted and restarted would look like this server after a restart.
-        return "it has had replicas"
-    if server.trust:
-        # If the trust was wrong, a restart has lost usages, and their ids must not come again.
-        return "its durability is trusted, not checked"
-    return ""
-
-
-def _make_record(
-    snapshot: PartitionSnapshot, writer: PartitionWriter, config: PartitionConfig, installation: str
-) -> dict[str, Any]:
-    return {
-        "installation": installation,
-        "run_id": snapshot.server.server_id,
-        **record_strides(writer.identity.strides),
-        "paused": "",
-        "archive_id": writer.identity.archive_id,
-        # The archive has recorded this bound already, so that a later jump is wide enough.
-        "bound": config.bound,
-        "entries": MAX_VERSION,
-        "skipped": writer.stats.skipped_seqs,
-        "doubt": snapshot.state.doubt or doubt_reason(snapshot.server, config.tier),
-    }
-
-
-def _mint_epoch(why: str, epoch: str = "") -> dict[str, Any]:
-    minted = datetime.now(UTC).isoformat(timespec="seconds")
-    epoch = epoch or token_hex(8)
-    return {"epoch": epoch, "keys_epoch": epoch, "minted_at": minted, "why": why}
-
-
-async def _write_record(
-    partition: OwnedPartition,
-    writer: PartitionWriter,
-    record: dict[str, Any],
-    seq: Seq | None = None,
-) -> None:
-    if not writer.identity.prefix:
-        # This precedes the seed, so that a later start does not use other keys.
-        update = asyncio.to_thread(writer.update_identity, prefix=partition.key_names.prefix)
-        await partition.await_with_lease(update)
-    await partition.seed(writer.cursor, record, seq=seq)
-
-
-async def _jump_ids(
+async def _start_epoch(
     partition: OwnedPartition,
     writer: PartitionWriter,
     config: PartitionConfig,
     why: str,
     idempotency_keys: IdempotencyKeeper,
+    *,
+    skip: bool,
 ) -> None:
+    """Mint an epoch; with `skip`, ids jump over all that may have been issued."""
     # Commits stop first: the stream then has everything that this server will ever have of the
     # old history. If the process dies after the gap record, the next start jumps again, which
     # costs only ids.
@@ -227,72 +207,18 @@ async def _jump_ids(
     await partition.inspect()
     # Draining needs no tier, because a promoted server may have the only copy. Commits do.
     snapshot = await partition.read_snapshot()
-    _require_tier(snapshot.server)
-    start = writer.identity.strides.start
-    bound = writer.identity.bound
-    next_seq = Seq(max(snapshot.state.seq or 0, writer.cursor + bound, start - 1) + 1)
-    await partition.await_with_lease(asyncio.to_thread(writer.record_gap, next_seq, why))
-    await widen_stride(partition, writer, config, Seq(next_seq + 1))
+    require_tier(snapshot.server)
+    last_seq = Seq(max(snapshot.state.seq or 0, writer.cursor))
+    if skip:
+        start = writer.identity.strides.start
+        last_seq = Seq(max(last_seq, writer.cursor + writer.identity.bound, start - 1) + 1)
+        await partition.await_with_lease(asyncio.to_thread(writer.record_gap, last_seq, why))
+        # On a full volume the stride stays: another try would make ids jump again.
+        with suppress(ArchiveFull):
+            await widen_stride(partition, writer, config, Seq(last_seq + 1))
     # After the gap record, which shows the lost usages, and before the epoch, under which retries
-    # may arrive.
+    # may arrive. Also for usages that the archive has and the server lacks.
     await idempotency_keys.restore(partition, writer)
-    record = _make_record(snapshot, writer, config, partition.installation)
-    record |= {"doubt": doubt_reason(snapshot.server, config.tier)} | _mint_epoch(why)
-    await _write_record(partition, writer, record, seq=next_seq)
-
-
-async def reseed_wider(
-    partition: OwnedPartition,
-    writer: PartitionWriter,
-    config: PartitionConfig,
-    idempotency_keys: IdempotencyKeeper,
-) -> None:
-    """Widen the stride of a seeded partition. Its seqs continue without a jump.
-
-    Raises:
-        NotSeeded, RedisUnavailable, LeaseLost, ArchiveTakenOver, DurabilityNotMet: seed again.
-        ArchiveFull: the stride is as it was.
-    """
-    epoch = await partition.revoke_epoch(pause=True)
-    if not epoch:
-        raise NotSeeded("a process saw that Redis went back")
-    failpoint("flusher-after-pause")
-    await _end_pause(partition, writer, config, idempotency_keys, epoch)
-
-
-async def _end_pause(
-    partition: OwnedPartition,
-    writer: PartitionWriter,
-    config: PartitionConfig,
-    idempotency_keys: IdempotencyKeeper,
-    paused: str,
-) -> None:
-    """Widen the stride, if it is not wide enough yet, and continue a paused epoch."""
-    try:
-        await drain_stream(partition, writer, idempotency_keys)
-        snapshot = await partition.read_snapshot()
-        _require_tier(snapshot.server)
-        if not is_paused(snapshot, writer):
-            raise NotSeeded("the server has changed")
-        await widen_stride(partition, writer, config, Seq(writer.cursor + 1))
-    except ArchiveFull:
-        # Partition.json is as it was. Commits continue until the bound.
-        epoch = _mint_epoch("full volume", continue_epoch(paused))
-        await partition.seed(writer.cursor, epoch | {"paused": ""})
-        raise
-    failpoint("flusher-after-widen")
-    record = _make_record(snapshot, writer, config, partition.installation)
-    record |= _mint_epoch("more partitions", continue_epoch(paused))
-    await _write_record(partition, writer, record)
-
-
-def is_paused(snapshot: PartitionSnapshot, writer: PartitionWriter) -> bool:
-    """Return whether this server is as a flusher left it that was about to widen the stride."""
-    state = snapshot.state
-    return (
-        bool(state.paused)
-        and not state.epoch
-        and state.server_id == snapshot.server.server_id
-        and state.seq is not None
-        and state.seq >= writer.cursor
-    )
+    record = make_record(snapshot, writer, config, partition.installation)
+    record |= {"doubt": doubt_reason(snapshot.server, config.tier)} | mint_epoch(why)
+    await write_record(partition, writer, record, seq=last_seq)

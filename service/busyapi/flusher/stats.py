@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from busyapi.archive.block_builder import AppendStats
+from busyapi.archive.writer import PartitionWriter
 from busyapi.telemetry.metrics import FlusherMetrics
 
 MAX_IDLE_CYCLE_SECONDS = 3.0
@@ -65,3 +66,11 @@ def record_flush(
     for append in appends:
         metrics.fsync_seconds.observe(append.sync_seconds)
     metrics.written_bytes.inc(sum(append.bytes for append in appends))
+
+
+def measure_volume(metrics: FlusherMetrics, writer: PartitionWriter | None) -> None:
+    """Set the metrics of the archive's volume."""
+    if writer:
+        free, size = writer.stats.read_volume_bytes()
+        metrics.volume_free_bytes.set(free)
+        metrics.volume_size_bytes.set(size)

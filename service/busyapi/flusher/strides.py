@@ -8,16 +8,13 @@ import asyncio
 from collections.abc import Iterable
 
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import NotSeeded, PartitionMismatch
+from busyapi.errors import NotSeeded, PartitionMismatch, WaitingForParent
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.ids import Seq
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.reader import PartitionReader
 from busyapi.stream.state import PartitionState
 from busyapi.strides import Strides, begin_child, parent_of, stride_for
-
-MAX_BACKLOG_USAGES = 20_000
-"""A flusher widens its stride when it has archived all but these: no commit succeeds meanwhile."""
 
 
 async def settle_strides(
@@ -29,7 +26,8 @@ async def settle_strides(
     """Put on disk which strides the partition has, before it is seeded.
 
     Raises:
-        NotSeeded: it is a new partition, and the one that it waits for is not ready.
+        NotSeeded, WaitingForParent: it is a new partition, and the one that it waits for is not
+            ready.
         PartitionMismatch: Redis and the archive contradict each other.
         RedisUnavailable, LeaseLost, ArchiveTakenOver: try again.
     """
@@ -67,7 +65,7 @@ async def _find_first_strides(partition: OwnedPartition, config: PartitionConfig
     recorded = await _read_strides(partition, parent)
     strides = recorded and begin_child(config.partition, config.partitions, recorded)
     if not strides:
-        raise NotSeeded(
+        raise WaitingForParent(
             f"waiting for the flusher of partition {parent}: its ids have to leave room for those"
             f" of partition {config.partition}"
         )

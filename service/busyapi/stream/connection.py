@@ -12,7 +12,7 @@ caller reports that. Only this folder imports redis or hiredis.
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -22,6 +22,7 @@ from busyapi.stream.connect import connect
 from busyapi.stream.credentials import Login
 from busyapi.stream.host_lookup import LookupFailure, describe_close, describe_failure
 from busyapi.stream.scripts import ALL_SCRIPTS, Script
+from busyapi.stream.silence import SilenceWatch
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 5.0
@@ -52,6 +53,8 @@ class _ReplyProtocol(asyncio.Protocol):
         self._expected = 0
         self._future: asyncio.Future[list[Any]] | None = None
         self._has_replied = False
+        self.first_reply_at = 0.0
+        """When the first reply to the last commands arrived, by the clock of the loop."""
         self.transport: asyncio.Transport | None = None
         self.closed_reason = ""
         """Why the transport was closed."""
@@ -71,6 +74,8 @@ class _ReplyProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._has_replied = True
+        if not self._replies:
+            self.first_reply_at = self._loop.time()
         if self.on_bytes:
             self.on_bytes()
         try:
@@ -121,6 +126,8 @@ class RedisConnection:
         self._replies = replies
         self.address = address
         self.ip = ip
+        self.is_replaced: Callable[[], Awaitable[bool]] | None = None
+        """Asked while a reply is overdue. If it returns true, the connection is closed."""
         self.lookup_failure: LookupFailure | None = None
         """Why the server was found by a last address, None if it was not."""
 
@@ -173,6 +180,11 @@ class RedisConnection:
         """Return whether the connection can no longer be used."""
         return self._replies.transport is None
 
+    @property
+    def first_reply_at(self) -> float:
+        """When the first reply to the last commands arrived, by the clock of the loop."""
+        return self._replies.first_reply_at
+
     async def load_scripts(self) -> None:
         """Load every script: a server that restarts forgets them.
 
@@ -224,6 +236,7 @@ class RedisConnection:
         For a large reply `timeout_seconds` limits the time in which no byte of it arrives.
         """
         loop = asyncio.get_running_loop()
+        watch = SilenceWatch(self.is_replaced, self._replies.fail) if self.is_replaced else None
         try:
             async with asyncio.timeout(timeout_seconds) as limit:
                 if large:
@@ -241,6 +254,8 @@ class RedisConnection:
             raise
         finally:
             self._replies.on_bytes = None
+            if watch:
+                watch.close()
         if isinstance(replies[0], ServerError) and replies[0].code == "NOAUTH":
             # This connection did not log in, because no password is set.
             await self.close()

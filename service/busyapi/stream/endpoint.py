@@ -14,6 +14,7 @@ from busyapi.stream.connection import RedisConnection, ServerError
 from busyapi.stream.credentials import DEFAULT_TLS_FILES, NO_LOGIN, Credentials, TlsFiles
 from busyapi.stream.host_lookup import HostAddresses, HostLookup, LookupFailure
 from busyapi.stream.keys import PREFIX, PartitionKeys, check_prefix
+from busyapi.stream.successor import has_promoted, open_primary
 
 log = structlog.get_logger()
 
@@ -43,6 +44,8 @@ class Endpoint:
     """The installation's id, "" if it has no id. It is compared with the partition's record."""
     entry_version: int = 1
     """The highest version of stream entries that this process writes."""
+    successors: set[str] = field(default_factory=set, repr=False, compare=False)
+    """The servers that may have replaced the primary before the Sentinels name them."""
     _failures: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
     """One number: how often the primary could not be reached."""
     _lookup: HostLookup = field(default_factory=HostLookup, repr=False, compare=False)
@@ -64,7 +67,10 @@ class Endpoint:
         """
         address, failure = await self._find_primary(partition)
         try:
-            connection = await self.open_server(address, self.login)
+            if self.mode == "sentinel":
+                connection = await open_primary(self._open, address, self.successors)
+            else:
+                connection = await self.open_server(address, self.login)
         except RedisUnavailable:
             # Ask another Sentinel next: one may name a former primary until that is back.
             self._failures[0] += 1
@@ -183,6 +189,13 @@ class Endpoint:
                 # An empty host is the node that was asked.
                 return ((primary[0] or b"").decode() or node[0], int(primary[1]))
         return None
+
+    async def has_successor(self, address: str) -> bool:
+        """Return whether one of the known servers has replaced the primary at an address."""
+        return await has_promoted(self._open, self.successors - {address})
+
+    async def _open(self, address: Address) -> RedisConnection:
+        return await self.open_server(address, self.login)
 
     async def open_server(
         self, address: Address, credentials: Credentials, target: HostAddresses | None = None

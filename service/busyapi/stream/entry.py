@@ -90,6 +90,15 @@ def parse_entry(entry_id: bytes, fields: Sequence[bytes | bytearray]) -> Entry:
     return Entry(Seq(last - count + 1), Seq(last), value, is_known)
 
 
+def parse_read_entry(
+    entry_id: bytes, fields: int, name: bytes, length: int, value: bytes | bytearray
+) -> Entry:
+    """Parse what `read_entries.lua` returns for an entry, with its whole value."""
+    del length
+    # Fields after the first are not read: they only show that another version wrote the entry.
+    return parse_entry(entry_id, [name, value][:fields] + [b""] * (fields - 2))
+
+
 def check_entry(entry: Entry) -> CheckedEntry:
     """Check an entry without splitting its lines, because it may be large.
 

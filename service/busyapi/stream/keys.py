@@ -14,6 +14,7 @@ Redis have different prefixes.
     busyapi:{0}:key:…     an Idempotency-Key that 0.2.0 wrote; read until it expires
     busyapi:{0}:rate:…    the bucket of a credential's or a tenant's rate, with an expiry
     busyapi:{0}:replicas  which replicas must confirm; one key for each server, see `replicas`
+    busyapi:{0}:handover  the primary that asks to be replaced, with an expiry; also for each server
     busyapi:{0}:probe     a small write that shows whether the append-only file is active
 """
 
@@ -91,8 +92,16 @@ class PartitionKeys:
     @property
     def replicas(self) -> str:
         """The record of the replicas that must confirm."""
+        return self._decider_key("replicas")
+
+    @property
+    def handover(self) -> str:
+        """The address of the primary that asks to be replaced, see `handover`."""
+        return self._decider_key("handover")
+
+    def _decider_key(self, name: str) -> str:
         decider = self.partition if self.decider is None else self.decider
-        return f"{self.prefix}:{{{decider}}}:replicas"
+        return f"{self.prefix}:{{{decider}}}:{name}"
 
     def rate_bucket(self, digest: str) -> str:
         """Return the key of a credential's or a tenant's bucket, by digest."""

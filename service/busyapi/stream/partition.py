@@ -15,7 +15,7 @@ from busyapi.ids import Seq
 from busyapi.stream.connection import RedisConnection, ServerError, make_evalsha
 from busyapi.stream.durability import DurabilityInspector, ServerInfo
 from busyapi.stream.endpoint import Endpoint
-from busyapi.stream.entry import Entry, parse_entry
+from busyapi.stream.entry import Entry, parse_read_entry
 from busyapi.stream.idempotency import IdempotencyStore
 from busyapi.stream.lease import (
     LEASE_TTL_SECONDS,
@@ -56,7 +56,10 @@ class OwnedPartition:
         self._lease_observer = LeaseObserver()
         self._renewed_at = 0.0
         self._read_size = ReadSizeLimit()
-        self.reached_end = False  # the last `read` returned the newest entry
+        self.reached_end = False
+        """Whether the last `read` returned the newest entry."""
+        self.handover = ""
+        """The primary that asks to be replaced, as of the last `read`, "" if none does."""
         self._server_id = ""  # of the last `read_snapshot`
         self._connection: RedisConnection | None = None
         names, lease = self.key_names, self._lease
@@ -224,7 +227,7 @@ class OwnedPartition:
         """
         reply = await self._read(after, 0)
         if not reply or reply[0][3] == len(reply[0][4]):
-            return [_make_entry(*item) for item in reply]
+            return [parse_read_entry(*item) for item in reply]
         entry_id, fields, name, length, part = reply[0]
         value = bytearray(part)
         while len(value) < length:
@@ -235,18 +238,22 @@ class OwnedPartition:
                 raise RedisUnavailable("an entry of the stream changed while it was read")
             value += reply[0][4]
         self.reached_end = False  # the reply may have had more entries
-        return [_make_entry(entry_id, fields, name, length, value)]
+        return [parse_read_entry(entry_id, fields, name, length, value)]
 
     async def _read(self, after: Seq, offset: int) -> list[list[Any]]:
         limit, started = self._read_size.max_bytes, monotonic()
         arguments = after, offset, limit, MAX_ENTRIES
-        command = make_evalsha(READ_ENTRIES, [self.key_names.stream], *arguments)
+        keys = [self.key_names.stream]
+        if self.replicas.may_hand_over:
+            keys.append(self.key_names.handover)
+        command = make_evalsha(READ_ENTRIES, keys, *arguments)
         try:
-            reply: tuple[int, list[list[Any]]] = await self._run(command, large=True)
+            reply: tuple[int, list[list[Any]], bytes] = await self._run(command, large=True)
         except RedisUnavailable:
             self._read_size.record_failure()
             raise
         self.reached_end, entries = bool(reply[0]), reply[1]
+        self.handover = reply[2].decode(errors="replace")
         self._read_size.record(sum(len(item[4]) for item in entries), monotonic() - started)
         return entries
 
@@ -290,11 +297,3 @@ class OwnedPartition:
         if refusal.startswith(f"LEASE {self._archive_id}:"):
             return ArchiveTakenOver("another flusher of this archive has taken its lease")
         return LeaseLost()
-
-
-def _make_entry(
-    entry_id: bytes, fields: int, name: bytes, length: int, value: bytes | bytearray
-) -> Entry:
-    del length
-    # Fields after the first are not read: they only show that another version wrote the entry.
-    return parse_entry(entry_id, [name, value][:fields] + [b""] * (fields - 2))

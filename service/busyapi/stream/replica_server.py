@@ -7,6 +7,8 @@ every server has it, and the flusher raises it for the one server that a failove
 import asyncio
 from typing import Any, NamedTuple
 
+import structlog
+
 from busyapi.errors import RedisUnavailable
 from busyapi.ids import Seq
 from busyapi.stream.connection import Command, ServerError
@@ -14,6 +16,8 @@ from busyapi.stream.credentials import Credentials
 from busyapi.stream.durability import ALWAYS_SETTINGS, AOF_WRITE_FAILED, parse_info
 from busyapi.stream.endpoint import Address, Endpoint
 from busyapi.stream.keys import PartitionKeys
+
+log = structlog.get_logger()
 
 INSPECT_TIMEOUT_SECONDS = 1.0
 PRIORITY = "replica-priority"
@@ -181,14 +185,15 @@ async def lower_priority(endpoint: Endpoint, address: str) -> str:
     changed, written = replies
     if isinstance(changed, ServerError):
         return _describe_refusal(address, UNPROMOTABLE, changed)
-    if isinstance(written, ServerError) and not any(
-        text in str(written) for text in _UNCHANGED_FILE
-    ):
-        return (
-            f"write `{PRIORITY} 0` to the configuration file of {address}: the flusher may not, or"
-            f" cannot ({written})"
-        )
-    return ""
+    if not isinstance(written, ServerError):
+        return ""
+    if any(text in str(written) for text in _UNCHANGED_FILE):
+        log.warning("priority_not_saved", server=address, detail=str(written))
+        return ""
+    return (
+        f"write `{PRIORITY} 0` to the configuration file of {address}: the flusher may not, or"
+        f" cannot ({written})"
+    )
 
 
 def _describe_refusal(address: str, priority: int, error: ServerError) -> str:

@@ -15,6 +15,7 @@ from busyapi.stream.replica_server import (
     data_commands,
     parse_data,
     parse_pairs,
+    split_address,
 )
 from busyapi.stream.replicas import (
     VIEW_COMMAND,
@@ -23,12 +24,15 @@ from busyapi.stream.replicas import (
     find_unconfirmed,
     make_confirm_commands,
     parse_record,
+    parse_silent,
     parse_view,
 )
 from busyapi.stream.scripts import RECORD_REPLICAS
 
 SILENCE = "repl-timeout"
 """How long a silent replica stays connected, in seconds. Commits wait for it."""
+PAUSE_MS = 1000
+"""How long a primary pauses its writes at most until the server that replaces it has them."""
 CONFIRM_TIMEOUT_MS = 400
 """How long replicas may take to confirm a record. The flusher renews its lease afterwards."""
 
@@ -42,6 +46,8 @@ class PrimaryReplicas(NamedTuple):
     record: ReplicaRecord | None
     can_confirm_aof: bool
     data: ServerData
+    silent: frozenset[str] = frozenset()
+    """The replicas that are online and have acknowledged nothing for seconds."""
 
     @property
     def replid(self) -> str:
@@ -65,6 +71,8 @@ class ReplicaStore:
     ) -> None:
         self.endpoint = endpoint
         self.is_decider = key_names.is_decider
+        self.may_hand_over = key_names.is_decider and endpoint.mode == "sentinel"
+        """Whether this flusher replaces a primary that asks for it."""
         self._key_names, self._lease, self._open_connection = key_names, lease, connection
 
     @property
@@ -99,6 +107,7 @@ class ReplicaStore:
             parse_record(record),
             has_waitaof(facts),
             parse_data(facts["run_id"], *data),
+            parse_silent(view),
         )
 
     async def write(self, record: ReplicaRecord, primary: PrimaryReplicas) -> str:
@@ -120,6 +129,72 @@ class ReplicaStore:
         if isinstance(written, ServerError):
             raise RedisUnavailable(f"Redis refuses the record of replicas: {written}")
         return find_unconfirmed(primary.view, replies)
+
+    async def read_role(self) -> tuple[str, str]:
+        """Return the role of the server, and the state of its FAILOVER.
+
+        Raises:
+            RedisUnavailable: the connection failed, or the server refuses.
+        """
+        (reply,) = await self.connection.pipeline(("INFO", "replication"))
+        if isinstance(reply, ServerError):
+            raise RedisUnavailable(f"Redis refuses reads: {reply}")
+        facts = parse_info(reply)
+        return facts["role"], facts.get("master_failover_state", "")
+
+    async def pause_for_failover(self, target: str) -> None:
+        """Make the primary pause its writes, and become a replica of the target, if allowed.
+
+        Raises:
+            RedisUnavailable: the connection failed.
+        """
+        host, port = split_address(target)
+        await self.connection.pipeline(("FAILOVER", "TO", host, port, "TIMEOUT", PAUSE_MS))
+
+    async def force_failover(self, target: str) -> None:
+        """End the wait of a FAILOVER for the last acknowledgement of its target, if allowed.
+
+        A replica acknowledges by itself once a second only. The target is a holder, so it has all
+        acknowledged usages without that.
+
+        Raises:
+            RedisUnavailable: the connection failed.
+        """
+        host, port = split_address(target)
+        # In one packet: writes stay paused in between.
+        await self.connection.pipeline(
+            ("FAILOVER", "ABORT"), ("FAILOVER", "TO", host, port, "FORCE", "TIMEOUT", 1)
+        )
+
+    async def disconnect_replicas(self) -> None:
+        """Close the connections of all replicas on the primary, if allowed.
+
+        Redis does not say which connection is that of a silent one. Those that work connect again
+        at once, and continue where they were.
+
+        Raises:
+            RedisUnavailable: the connection failed.
+        """
+        await self.connection.pipeline(("CLIENT", "KILL", "TYPE", "replica"))
+
+    async def end_pause(self) -> None:
+        """Let a former primary follow its successor at once, if allowed.
+
+        A Sentinel also pauses the clients of the primary, for longer than the FAILOVER takes. That
+        pauses what the new primary sends too, so the former one would confirm nothing.
+
+        Raises:
+            RedisUnavailable: the connection failed.
+        """
+        await self.connection.pipeline(("CLIENT", "UNPAUSE"))
+
+    async def end_handover(self) -> None:
+        """Delete the request; an expiry in the past does it, as the ACL does not allow DEL.
+
+        Raises:
+            RedisUnavailable: the connection failed.
+        """
+        await self.connection.pipeline(("PEXPIRE", self._key_names.handover, 0))
 
     async def read_settings(self) -> dict[str, str]:
         """Return the primary's settings about replicas, none if it does not allow CONFIG GET.

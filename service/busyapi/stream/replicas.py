@@ -19,7 +19,12 @@ from busyapi.stream.connection import Command, ServerError
 VIEW_COMMAND: Command = ("INFO", "replication", "stats")
 """One command, so that the list and the counters belong together."""
 ONLINE = "online"
+MAX_PREDECESSORS = 20
+"""More failovers than a flusher of another partition misses. It then skips ids."""
 _REPLICA = re.compile(rb"^slave\d+:ip=([^,\r]*),port=(\d+),state=(\w+)", re.MULTILINE)
+_LAG = re.compile(rb"^slave\d+:ip=([^,\r]*),port=(\d+),state=online,.*?lag=(\d+)", re.MULTILINE)
+MAX_SILENCE_SECONDS = 3
+"""A replica acknowledges once a second by itself."""
 _SYNCS = re.compile(rb"^sync_(?:full|partial_ok):(\d+)", re.MULTILINE)
 
 
@@ -52,10 +57,16 @@ class ReplicaRecord(NamedTuple):
     """The counters of the view that the flusher inspected."""
     refusal: str = ""
     """Why no commit is allowed, "" if commits are."""
+    predecessors: tuple[str, ...] = ()
+    """The servers whose acknowledged usages this one had, all of them, when it replaced them."""
 
     def encode(self) -> str:
         """Return the value of the key."""
         return json.dumps(self._asdict() | {"confirming": sorted(self.confirming)})
+
+    def list_predecessors(self) -> tuple[str, ...]:
+        """Return the predecessors of a server that has every acknowledged usage of this one."""
+        return (*self.predecessors, self.server_id)[-MAX_PREDECESSORS:]
 
 
 def parse_record(value: bytes | None) -> ReplicaRecord | None:
@@ -67,6 +78,7 @@ def parse_record(value: bytes | None) -> ReplicaRecord | None:
             frozenset(map(str, members["confirming"])),
             str(members["syncs"]),
             str(members["refusal"]),
+            tuple(map(str, members.get("predecessors", ()))),
         )
     except (ValueError, KeyError, TypeError):
         return None
@@ -80,6 +92,15 @@ def parse_view(info: bytes) -> ReplicaView:
             for host, port, state in _REPLICA.findall(info)
         ),
         b"-".join(_SYNCS.findall(info)).decode(),
+    )
+
+
+def parse_silent(info: bytes) -> frozenset[str]:
+    """Return the online replicas that have acknowledged nothing for seconds."""
+    return frozenset(
+        f"{host.decode()}:{int(port)}"
+        for host, port, lag in _LAG.findall(info)
+        if int(lag) >= MAX_SILENCE_SECONDS
     )
 
 

@@ -5,110 +5,247 @@ down but promote no server until the flusher has raised the priority of one.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from busyapi.errors import RedisUnavailable
-from busyapi.stream.connection import ServerError
+from busyapi.stream.connection import Command, ServerError
 from busyapi.stream.endpoint import Address, Endpoint
 from busyapi.stream.replica_server import query_server
 
 ASK_TIMEOUT_SECONDS = 1.0
+_FINAL = {"NOGOODSLAVE", "INPROG"}
+"""Refusals of a failover that do not depend on how it is asked for."""
+_PROMOTING = {"send_slaveof_noone", "wait_promotion"}
 _UNREACHABLE = {"s_down", "o_down", "disconnected"}
 
 
-class DownPrimary(NamedTuple):
-    """A primary that the Sentinels agree is down."""
+class SentinelPrimary(NamedTuple):
+    """The primary as the Sentinels that answer see it, all of them together."""
 
     address: str
     sentinels: tuple[Address, ...]
-    """The Sentinels that say so."""
+    """The Sentinels that answer."""
     failover_timeout_seconds: float
+    is_suspected: bool = False
+    """A Sentinel finds it down."""
+    is_down: bool = False
+    """A quorum of Sentinels finds it down."""
+    is_failing_over: bool = False
+    """A Sentinel executes a failover."""
+
+
+class NamedPrimary(NamedTuple):
+    """What one Sentinel says about the primary."""
+
+    address: str
+    epoch: int
+    """The number of the failover that made it the primary."""
+    is_promoting: bool
+    """It has chosen another server, and has not promoted it yet."""
 
 
 class SentinelView(NamedTuple):
-    """The replicas that the Sentinels know, all of them together."""
+    """The servers that the Sentinels know, all of them together."""
 
     listed: frozenset[str]
     promotable: frozenset[str]
     """The ones that a Sentinel reaches and may promote by itself. Its knowledge of a priority is up
     to ten seconds old."""
+    failover_obstacle: str = ""
+    """Why no Sentinel could start a failover now, "" if one could."""
+    idle: frozenset[str] = frozenset()
+    """The ones that no Sentinel promotes: each Sentinel knows that the priority is 0, and executes
+    no failover. Empty if a Sentinel does not answer."""
+    primaries: tuple[NamedPrimary, ...] = ()
+    """What each Sentinel said after that: one may promote a server that was promotable before."""
+
+    def find_replacement(self, address: str) -> str:
+        """Return why a primary may no longer be the primary soon, "" if it stays.
+
+        Behind the newest failover, a Sentinel may name a former primary for some seconds.
+        """
+        epoch = max(
+            (named.epoch for named in self.primaries if named.address == address), default=-1
+        )
+        for named in self.primaries:
+            if named.is_promoting:
+                return "a Sentinel is promoting another server"
+            if named.address != address and named.epoch > epoch:
+                return f"a Sentinel names {named.address} as the primary, after {address}"
+        return ""
 
 
-async def find_down_primary(endpoint: Endpoint) -> DownPrimary | None:
-    """Return the primary if Sentinels say that a quorum of them finds it down."""
-    replies = await asyncio.gather(*(_ask(endpoint, node, "MASTER") for node in endpoint.hosts))
+async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
+    """Return what the Sentinels say about the primary, None if none of them answers.
+
+    They ask each other once a second. Here their answers are counted at once.
+    """
+    replies = await _ask_all(endpoint, "MASTER")
     known = [
         (node, _parse(reply)) for node, reply in zip(endpoint.hosts, replies, strict=True) if reply
     ]
-    down = [(node, facts) for node, facts in known if "o_down" in facts["flags"].split(",")]
-    if not down:
+    if not known:
         return None
-    facts = down[0][1]
-    return DownPrimary(
-        f"{facts['ip']}:{facts['port']}",
-        tuple(node for node, _ in down),
+    down = [facts for _, facts in known if {"s_down", "o_down"} & _flags_of(facts)]
+    facts = down[0] if down else known[0][1]
+    address = _address_of(facts)
+    count = sum(_address_of(other) == address for other in down)
+    flags = {flag for _, other in known for flag in _flags_of(other)}
+    return SentinelPrimary(
+        address,
+        tuple(node for node, _ in known),
         int(facts["failover-timeout"]) / 1000,
+        is_suspected=bool(down),
+        is_down="o_down" in flags or count >= int(facts["quorum"]),
+        is_failing_over="failover_in_progress" in flags,
     )
 
 
-async def start_failover(endpoint: Endpoint, down: DownPrimary) -> str:
+class Start(NamedTuple):
+    """How a failover started."""
+
+    refusal: str = ""
+    """Why none starts, "" if one does."""
+    is_coordinated: bool = False
+    """The primary takes part: it pauses its writes until the other server has them."""
+
+
+async def start_failover(endpoint: Endpoint, down: SentinelPrimary) -> str:
     """Make one of the Sentinels start a failover now; return why none does, "" if one does."""
+    return (await _start(endpoint, down.sentinels, ())).refusal
+
+
+async def start_handover(endpoint: Endpoint) -> Start:
+    """Make a Sentinel replace a primary that works: together with it if the Sentinel can do that.
+
+    Valkey 9 and newer can. Older ones, and Redis, promote the other server at once.
+    """
+    return await _start(endpoint, endpoint.hosts, ("COORDINATED",))
+
+
+async def _start(endpoint: Endpoint, sentinels: Sequence[Address], words: Command) -> Start:
     reasons = []
-    for host, port in down.sentinels:
-        try:
-            async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-                (reply,) = await query_server(
-                    endpoint,
-                    (host, port),
-                    endpoint.sentinel_login,
-                    ("SENTINEL", "FAILOVER", endpoint.service),
-                )
-        except (RedisUnavailable, TimeoutError) as error:
-            reply = error
+    for node in sentinels:
+        reply = await _query(endpoint, node, "FAILOVER", *words)
+        is_coordinated = bool(words)
+        if words and isinstance(reply, ServerError) and reply.code not in _FINAL:
+            reply = await _query(endpoint, node, "FAILOVER")
+            is_coordinated = False
         is_running = isinstance(reply, ServerError) and reply.code == "INPROG"
         if is_running or not isinstance(reply, Exception):
-            return ""
-        reasons.append(f"Sentinel {host}:{port}: {reply or 'no reply'}")
-    return "; ".join(reasons)
+            return Start(is_coordinated=is_coordinated)
+        reasons.append(f"Sentinel {node[0]}:{node[1]}: {reply or 'no reply'}")
+    return Start("; ".join(reasons))
 
 
 async def read_view(endpoint: Endpoint) -> SentinelView | None:
-    """Return what the Sentinels know about replicas, None if none of them answers."""
-    replies = await asyncio.gather(*(_ask(endpoint, node, "REPLICAS") for node in endpoint.hosts))
-    if all(reply is None for reply in replies):
-        return None
-    replicas = [_parse(replica) for reply in replies for replica in reply or ()]
-    return SentinelView(
-        frozenset(map(_address_of, replicas)),
-        frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica)),
+    """Return what the Sentinels know, None if none of them answers."""
+    views, obstacle = await asyncio.gather(
+        asyncio.gather(*(_ask_view(endpoint, node) for node in endpoint.hosts)),
+        _find_obstacle(endpoint),
     )
+    answered = [view for view in views if view is not None]
+    if not answered:
+        return None
+    replicas = [_parse(replica) for listed, _, _ in answered for replica in listed]
+    # Right after a failover, the Sentinels still list a former primary as the primary.
+    servers = replicas + [_parse(primary) for _, primary, _ in answered]
+    return SentinelView(
+        frozenset(map(_address_of, servers)),
+        frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica)),
+        obstacle,
+        _find_idle(endpoint, views),
+        tuple(_parse_primary(primary, address) for _, primary, address in answered if address),
+    )
+
+
+async def _find_obstacle(endpoint: Endpoint) -> str:
+    """Return why no Sentinel has a quorum and a majority, "" if one has both."""
+    replies = await asyncio.gather(*(_query(endpoint, node, "CKQUORUM") for node in endpoint.hosts))
+    if not all(isinstance(reply, Exception) for reply in replies):
+        return ""
+    return "; ".join(
+        f"Sentinel {host}:{port}: {reply or 'no reply'}"
+        for (host, port), reply in zip(endpoint.hosts, replies, strict=True)
+    )
+
+
+async def _ask_view(endpoint: Endpoint, node: Address) -> list[Any] | None:
+    """Return a Sentinel's replicas, its primary, and that one's address; None without an answer.
+
+    In this order: a Sentinel that knows of priority 0 begins no failover afterwards, and one that
+    has begun it before shows that.
+    """
+    words = ("REPLICAS", "MASTER", "GET-MASTER-ADDR-BY-NAME")
+    commands = [("SENTINEL", word, endpoint.service) for word in words]
+    try:
+        async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
+            replies = await query_server(endpoint, node, endpoint.sentinel_login, *commands)
+    except (RedisUnavailable, TimeoutError):
+        return None
+    return None if any(isinstance(reply, ServerError) for reply in replies) else replies
+
+
+def _parse_primary(master: list[bytes], address: list[bytes]) -> NamedPrimary:
+    facts = _parse(master)
+    host, port = address
+    return NamedPrimary(
+        f"{host.decode()}:{int(port)}",
+        int(facts["config-epoch"]),
+        facts.get("failover-state") in _PROMOTING,
+    )
+
+
+def _find_idle(endpoint: Endpoint, views: list[list[Any] | None]) -> frozenset[str]:
+    idle: list[set[str]] = []
+    for view in views:
+        if view is None:
+            return frozenset()
+        replicas, primary, _ = view
+        facts = _parse(primary)
+        knows_others = int(facts["num-other-sentinels"]) == len(endpoint.hosts) - 1
+        if not knows_others or {"failover_in_progress", "o_down"} & _flags_of(facts):
+            return frozenset()
+        listed = map(_parse, replicas)
+        idle.append({_address_of(other) for other in listed if other["slave-priority"] == "0"})
+    return frozenset(set.intersection(*idle)) if idle else frozenset()
 
 
 def _is_promotable(replica: dict[str, str]) -> bool:
     # A Sentinel that has not yet read the INFO of a replica assumes priority 100, but does not
     # promote the replica either.
     is_known = replica["info-refresh"] != "0" or replica["slave-repl-offset"] != "0"
-    return (
-        is_known
-        and replica["slave-priority"] != "0"
-        and not _UNREACHABLE & set(replica["flags"].split(","))
-    )
+    return is_known and replica["slave-priority"] != "0" and not _UNREACHABLE & _flags_of(replica)
+
+
+def _flags_of(facts: dict[str, str]) -> set[str]:
+    return set(facts["flags"].split(","))
 
 
 def _address_of(facts: dict[str, str]) -> str:
     return f"{facts['ip']}:{facts['port']}"
 
 
+async def _ask_all(endpoint: Endpoint, word: str) -> list[Any]:
+    return await asyncio.gather(*(_ask(endpoint, node, word) for node in endpoint.hosts))
+
+
 async def _ask(endpoint: Endpoint, node: Address, word: str) -> Any:
-    """Return a Sentinel's reply, None if it does not answer."""
+    """Return a Sentinel's reply, None if it does not answer or refuses."""
+    reply = await _query(endpoint, node, word)
+    return None if isinstance(reply, Exception) else reply
+
+
+async def _query(endpoint: Endpoint, node: Address, word: str, *more: str) -> Any:
+    """Return a Sentinel's reply, or the exception that took its place."""
     try:
         async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-            (reply,) = await query_server(
-                endpoint, node, endpoint.sentinel_login, ("SENTINEL", word, endpoint.service)
-            )
-    except (RedisUnavailable, TimeoutError):
-        return None
-    return None if isinstance(reply, ServerError) else reply
+            command = ("SENTINEL", word, endpoint.service, *more)
+            (reply,) = await query_server(endpoint, node, endpoint.sentinel_login, command)
+    except (RedisUnavailable, TimeoutError) as error:
+        return error
+    return reply
 
 
 def _parse(reply: list[bytes]) -> dict[str, str]:

@@ -10,12 +10,12 @@ highest seq that this process received.
 """
 
 import asyncio
+from functools import partial
 from typing import Any, NamedTuple
 
 from busyapi.errors import (
     DurabilityNotMet,
     NotSeeded,
-    PartitionMismatch,
     PartitionPaused,
     RedisUnavailable,
 )
@@ -23,6 +23,8 @@ from busyapi.ids import Seq
 from busyapi.stream.connection import Command, RedisConnection, ServerError, make_evalsha
 from busyapi.stream.durability import DurabilityInspector, ServerInfo
 from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.overdue import is_view_outdated
+from busyapi.stream.record_check import check_record
 from busyapi.stream.replicas import ReplicaView, find_unconfirmed, make_confirm_commands
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_EXPIRING
 from busyapi.stream.state import PartitionState, parse_state, state_commands
@@ -83,6 +85,9 @@ class Session:
         self._view: ReplicaView | None = None
         """The replicas as they were checked; None if commits do not wait for replicas."""
         self._can_confirm_aof = False
+        self.confirm_seconds: float | None = None
+        """How long the last batch, which the primary had stored, waited for its replicas; None if
+        commits do not wait for replicas."""
         self._installation = endpoint.installation
         self.epoch = ""
         self.strides = Strides.fixed(1)
@@ -121,40 +126,31 @@ class Session:
         if isinstance(record, ServerError) or isinstance(seq, ServerError):
             raise RedisUnavailable(f"Redis at {self._connection.address} refuses reads: {record}")
         state = parse_state(record, seq)
-        if state.strides and partitions < state.strides.base:
-            raise PartitionMismatch(
-                f"this installation was made with {state.strides.base} partitions,"
-                f" BUSYAPI_PARTITIONS says {partitions}: it cannot be less than at install"
-            )
-        if state.installation not in {"", self._installation}:
-            raise NotSeeded(
-                f"partition {self._key_names.partition} belongs to installation"
-                f" {state.installation!r}, BUSYAPI_INSTALLATION says {self._installation!r}: two"
-                " installations on one Redis need different BUSYAPI_KEY_PREFIX"
-            )
-        if state.epoch and state.entry_version < self._endpoint.entry_version:
-            # That flusher would set such entries aside, as 0.2.0 does, or halt.
-            raise NotSeeded(
-                f"the flusher of partition {self._key_names.partition} cannot read stamped usages:"
-                " upgrade it, or unset BUSYAPI_WRITER_SALT_FILE"
-            )
-        if state.paused and not state.epoch:
-            raise PartitionPaused(f"partition {self._key_names.partition} gets another stride")
-        if not state.epoch or state.seq is None or state.strides is None:
+        check_record(state, self._endpoint, self._key_names.partition, partitions)
+        epoch = state.epoch or state.paused
+        if not epoch or state.seq is None or state.strides is None:
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded yet")
         if state.seq < highest:
             # The server has lost seqs that this process received. The epoch must be revoked, or a
             # process that received fewer would commit here.
             await self._connection.pipeline(
-                make_evalsha(REVOKE_SEEN_EPOCH, [self._key_names.state], state.epoch)
+                make_evalsha(REVOKE_SEEN_EPOCH, [self._key_names.state], epoch)
             )
             raise NotSeeded(
                 f"partition {self._key_names.partition} went back: waiting for the flusher"
             )
+        if not state.epoch:
+            raise PartitionPaused(f"partition {self._key_names.partition} gets another stride")
         if server.role != "master" or not is_seeded_for(state, server):
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded for this server")
         self.epoch, self.strides = state.epoch, state.strides
         self._view, self._can_confirm_aof = server.view, server.can_confirm_aof
+        if server.view:
+            self._endpoint.successors.clear()
+            self._endpoint.successors.update(server.view.listed)
+            self._connection.is_replaced = partial(
+                is_view_outdated, self._endpoint, self._connection.address, server.view
+            )
 
     async def recheck(self, partitions: int, highest: Seq) -> None:
         """Check again on the same connection; raises as `open` does."""
@@ -259,6 +255,9 @@ class Session:
                 may be stored.
         """
         replies = await self._connection.wait_replies(sent)
+        if self._view is not None:
+            now = asyncio.get_running_loop().time()
+            self.confirm_seconds = now - self._connection.first_reply_at
         count = len(replies) - len(self._confirm_commands())
         if problem := self._find_unconfirmed(replies[count:]):
             raise RedisUnavailable(f"the batch is not confirmed: {problem}")

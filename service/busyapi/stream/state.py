@@ -35,6 +35,8 @@ class PartitionState(NamedTuple):
     `entries`; 0.2.0 does not write it."""
     paused: str = ""
     """The epoch that the flusher has revoked while it widens the stride."""
+    total: int = 0
+    """The largest number of partitions that its flusher knows of: those that have left count."""
 
 
 FIELDS = (
@@ -50,6 +52,7 @@ FIELDS = (
     "entries",
     "strides",
     "paused",
+    "total",
 )
 
 
@@ -62,7 +65,7 @@ def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState
     """Parse the replies to `state_commands`."""
     texts = [None if value is None else value.decode() for value in record]
     epoch, server_id, partitions, bound, archived, skipped, doubt, *others = texts
-    archive_id, installation, entries, strides, paused = others
+    archive_id, installation, entries, strides, paused, total = others
     return PartitionState(
         epoch=epoch or "",
         server_id=server_id or "",
@@ -76,6 +79,7 @@ def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState
         installation=installation or "",
         entry_version=int(entries or 1),
         paused=paused or "",
+        total=int(total or partitions or 0),
     )
 
 

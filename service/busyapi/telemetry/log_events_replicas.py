@@ -26,6 +26,45 @@ REPLICA_EVENTS = (
         "read `detail`; the runbook of BusyapiDurabilityNotMet",
     ),
     LogEvent(
+        "failover_impossible",
+        "warning",
+        ("detail",),
+        "no Sentinel could start a failover now; the primary still works",
+        "the runbook of BusyapiFailoverImpossible",
+    ),
+    LogEvent(
+        "priority_not_saved",
+        "warning",
+        ("server", "detail"),
+        "a server cannot write its configuration file: after a restart it has the"
+        " `replica-priority` that the file has now",
+        "see that the file has `replica-priority 0`",
+    ),
+    LogEvent(
+        "handover_started",
+        "warning",
+        ("primary", "chosen"),
+        "the primary is about to stop, or an operator ran `busyapi hand-over`: the flusher chose"
+        " the server that replaces it",
+        NO_ACTION,
+    ),
+    LogEvent(
+        "handover_refused",
+        "warning",
+        ("primary", "detail"),
+        "`primary` asked to be replaced, and `detail` is why it is not yet. The flusher tries again"
+        " until the request expires",
+        "the runbook of BusyapiReplicasDegraded",
+    ),
+    LogEvent(
+        "replica_silent",
+        "warning",
+        ("servers",),
+        "replicas have acknowledged nothing for three seconds: they need not confirm any more, and"
+        " the flusher closes their connections to the primary, so that commits continue",
+        "the runbook of BusyapiReplicasDegraded",
+    ),
+    LogEvent(
         "replica_timeout_long",
         "warning",
         ("seconds",),

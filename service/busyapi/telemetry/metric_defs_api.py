@@ -82,6 +82,13 @@ USAGES = MetricDef(
         "benchmark",
     ),
 )
+IMPLAUSIBLE_TIMES = MetricDef(
+    "busyapi_implausible_times",
+    "counter",
+    "Usages answered 201 with a Usage-Warning: their time is not in the years 2000 to 2099. A"
+    " device sends seconds or microseconds instead of milliseconds, or its clock is not set.",
+    ("Overview",),
+)
 REFUSED = MetricDef(
     "busyapi_refused",
     "counter",
@@ -114,6 +121,14 @@ COMMIT_SECONDS = MetricDef(
         "Data path",
         "Overview",
     ),
+    buckets=LATENCY_BUCKETS,
+)
+CONFIRM_SECONDS = MetricDef(
+    "busyapi_confirm_seconds",
+    "histogram",
+    "Part of busyapi_commit_seconds, in the tier `replicated`: the time that a batch, which is on"
+    " the disk of the primary, waits for the replicas. High: check their disks and the network.",
+    ("Data path",),
     buckets=LATENCY_BUCKETS,
 )
 PENDING_USAGES = MetricDef(
@@ -241,11 +256,13 @@ METRICS = (
         FAST_PATH_REQUESTS,
         REQUEST_SECONDS,
         USAGES,
+        IMPLAUSIBLE_TIMES,
         REFUSED,
     ),
     *(
         BATCH_USAGES,
         COMMIT_SECONDS,
+        CONFIRM_SECONDS,
         PENDING_USAGES,
         COMMITTERS_READY,
         COMMITTER_FAILURES,

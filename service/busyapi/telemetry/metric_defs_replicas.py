@@ -26,4 +26,16 @@ REPLICAS_EXPECTED = MetricDef(
     (PARTITION,),
 )
 
-METRICS = (REPLICAS_CONFIRMING, REPLICAS_EXPECTED)
+FAILOVER_IMPOSSIBLE = MetricDef(
+    "busyapi_failover_impossible",
+    "gauge",
+    "1 if the loss of the primary would not lead to a failover, or does not: too few Sentinels"
+    " answer, or no holder can be promoted. Tier `replicated` with Sentinels; 0 elsewhere.",
+    (
+        "BusyapiFailoverImpossible",
+        "Data path",
+    ),
+    (PARTITION,),
+)
+
+METRICS = (REPLICAS_CONFIRMING, REPLICAS_EXPECTED, FAILOVER_IMPOSSIBLE)

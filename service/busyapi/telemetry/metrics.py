@@ -193,9 +193,11 @@ class ApiMetrics(Metrics):
         self.requests = RequestCollector()
         self.registry.register(self.requests)
         self.usages = self._counter(metric_defs_api.USAGES)
+        self.implausible_times = self._counter(metric_defs_api.IMPLAUSIBLE_TIMES)
         self.refused = self._counters(metric_defs_api.REFUSED)
         self.batch_usages = self._histogram(metric_defs_api.BATCH_USAGES)
         self.commit_seconds = self._histogram(metric_defs_api.COMMIT_SECONDS)
+        self.confirm_seconds = self._histogram(metric_defs_api.CONFIRM_SECONDS)
         self.pending_usages = self._gauge(metric_defs_api.PENDING_USAGES)
         self.committers_ready = self._by_partition(metric_defs_api.COMMITTERS_READY)
         self.last_seq = self._by_partition(metric_defs_api.COMMITTED_SEQ)
@@ -236,6 +238,10 @@ class ApiMetrics(Metrics):
             self.batch_usages.observe(usages)
             self.usages.inc(usages)
 
+    def record_confirmation(self, seconds: float) -> None:
+        """Observe how long a batch that the primary had stored waited for its replicas."""
+        self.confirm_seconds.observe(seconds)
+
     def record_disconnect(self, error: BusyapiError) -> None:
         """Count a failure of a committer."""
         self.committer_failures[type(error).__name__].inc()
@@ -252,6 +258,7 @@ class FlusherMetrics(Metrics):
         self.oldest_unarchived_seconds = self._gauge(metric_defs_flusher.OLDEST_UNARCHIVED_SECONDS)
         self.replicas_confirming = self._gauge(metric_defs_replicas.REPLICAS_CONFIRMING)
         self.replicas_expected = self._gauge(metric_defs_replicas.REPLICAS_EXPECTED)
+        self.failover_impossible = self._gauge(metric_defs_replicas.FAILOVER_IMPOSSIBLE)
         self.flusher_ready = self._gauge(metric_defs_flusher.FLUSHER_READY)
         self.halted = self._gauge(metric_defs_flusher.HALTED)
         self.epoch_jumps = self._counter(metric_defs_flusher.EPOCH_JUMPS)

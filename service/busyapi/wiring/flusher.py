@@ -12,6 +12,7 @@ from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.flusher.replicas import ReplicaKeeper
+from busyapi.flusher.request_handover import request_handover
 from busyapi.flusher.server import FlusherServer
 from busyapi.flusher.verifier import Verifier
 from busyapi.settings import Settings
@@ -53,7 +54,7 @@ def run_flusher(settings: Settings, partition: int) -> int:
 
     # A key must be known for longer than its usage can be retried, or a retry stores it again.
     seconds = max(settings.idempotency_ttl, settings.commit_deadline + MIN_KEY_MARGIN_SECONDS)
-    idempotency_keys = IdempotencyKeeper(seconds, settings.idempotency_keys, settings.partitions)
+    idempotency_keys = IdempotencyKeeper(seconds, settings.idempotency_keys)
     flusher = Flusher(config, folder, connect, metrics, idempotency_keys, replicas=replicas)
     archive_dir = Path(settings.archive_dir)
     verifier = Verifier(archive_dir, partition, settings.verify_interval, flusher, metrics)
@@ -71,6 +72,11 @@ def run_accept_primary(
 ) -> None:
     """Run `busyapi archive accept-primary`; raises as `accept_primary`."""
     accept_primary(make_endpoint(settings), archive_dir, partition, confirmed=confirmed)
+
+
+def run_hand_over(settings: Settings) -> None:
+    """Run `busyapi hand-over`; raises as `request_handover`."""
+    request_handover(make_endpoint(settings), settings.durability)
 
 
 def _make_port_config(settings: Settings) -> ArchivePortConfig:

@@ -25,7 +25,8 @@ def test_the_single_usage_is_valid() -> None:
 def test_a_batch_holds_as_many_usages_as_are_counted_for_it() -> None:
     limits = {"max_bytes": 99_999, "max_items": 999, "max_item_bytes": 999}
     body = BATCHES.body.encode()
-    lines = run_to_completion(read_batch(body, "application/json", "", strict=True, **limits))
+    work = read_batch(body, "application/json", "", strict=True, **limits)
+    lines = run_to_completion(work).lines
     assert len(lines) == BATCHES.usages == 100
 
 

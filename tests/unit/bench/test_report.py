@@ -100,6 +100,12 @@ def test_posts_as_deployed_are_compared_with_plain_ones() -> None:
     assert judge(deployed=rows) == {"headers / plain": False, "deployed / plain": True}
 
 
+def test_three_servers_are_compared_with_one() -> None:
+    rates = {"replicated": 59, "fsync": 100, "stream": 10, "grouped": 20}
+    rows = [Outcome(name, 1, [], [make_run(rate)] * 3) for name, rate in rates.items()]
+    assert judge(replicated=rows) == {"replicated / fsync": False}
+
+
 def test_behind_proxies_the_cpu_of_the_api_and_the_worst_share_are_judged() -> None:
     rows = [
         Outcome(

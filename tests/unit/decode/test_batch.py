@@ -31,7 +31,8 @@ def decode_all(
     max_item_bytes: int = 65_536,
 ) -> list[bytes]:
     limits = BatchLimits(max_items, max_item_bytes)
-    return run_to_completion(decode_batch(raw, ndjson=ndjson, strict=strict, limits=limits))
+    work = decode_batch(raw, ndjson=ndjson, strict=strict, limits=limits)
+    return run_to_completion(work).lines
 
 
 def find_errors(
@@ -105,17 +106,29 @@ def test_usages_keep_the_order_in_which_they_were_sent(ndjson: bool, count: int)
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n \n", b"  "])
 @pytest.mark.parametrize("between", [b"\n", b"\r\n"])
-def test_ndjson_may_end_in_blank_lines(between: bytes, end: bytes) -> None:
-    assert decode_all(USAGE + between + USAGE + end, ndjson=True) == [USAGE, USAGE]
+def test_blank_lines_of_ndjson_do_not_count(between: bytes, end: bytes) -> None:
+    for raw in (
+        USAGE + between + USAGE + end,
+        end + between + USAGE + between + end + between + USAGE + end,
+    ):
+        assert decode_all(raw, ndjson=True, max_items=2) == [USAGE, USAGE]
+
+
+def test_a_million_blank_lines_do_not_count() -> None:
+    blank = b"\n" * 500_000 + b"\n \t\r" * 100_000 + b" " * 500_000 + b"\n"
+    assert decode_all(USAGE + blank + USAGE, ndjson=True, max_items=2) == [USAGE, USAGE]
+    assert find_errors(USAGE + blank + USAGE + blank + USAGE, ndjson=True, max_items=2) == [
+        ValidationError("", "must hold 1 to 2 usages")
+    ]
 
 
 def test_only_the_blanks_of_json_are_blank() -> None:
     assert find_pointers(USAGE + b"\n\x0c", ndjson=True) == ["/1"]
 
 
-def test_blank_line_before_a_usage_is_a_bad_item() -> None:
-    errors = find_errors(USAGE + b"\n\n" + USAGE, ndjson=True)
-    assert errors == [ValidationError("/1", "is empty")]
+def test_an_index_counts_usages_and_not_lines() -> None:
+    raw = b"\n" + USAGE + b"\n\n \n" + BAD
+    assert find_pointers(raw, ndjson=True) == ["/1/medication"]
 
 
 @both
@@ -189,10 +202,10 @@ def test_errors_stop_at_the_maximum(ndjson: bool) -> None:  # noqa: FBT001
 
 @both
 def test_value_that_cannot_be_stored_is_named_in_its_item(ndjson: bool) -> None:  # noqa: FBT001
-    items = [USAGE, b'{"a":[1e999]}', b'{"b":"\\ud800"}']
+    items = [USAGE, b'{"a":[1e999]}', b'{"patientId":"\\ud800"}']
     assert find_pointers(pack(items, ndjson=ndjson), ndjson=ndjson, strict=False) == [
         "/1/a/0",
-        "/2/b",
+        "/2/patientId",
     ]
 
 
@@ -204,6 +217,19 @@ def test_item_nested_too_deep_is_named(ndjson: bool) -> None:  # noqa: FBT001
     assert decode_all(raw, ndjson=ndjson, strict=False) == [deepest, deepest]
     errors = find_errors(pack([deepest, deeper], ndjson=ndjson), ndjson=ndjson, strict=False)
     assert errors == [ValidationError("/1", "is nested deeper than 60 levels")]
+
+
+@both
+def test_implausible_times_are_named_by_index(ndjson: bool) -> None:  # noqa: FBT001
+    seconds = USAGE.replace(b'"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)"', b"1478009511")
+    unset = USAGE.replace(b"Tue Nov 01 2016", b"Thu Jan 01 1970")
+    items = [USAGE, seconds, USAGE, unset, *[USAGE] * 300, seconds]
+    raw = b"\n" * ndjson + pack(items, ndjson=ndjson)
+    for strict, expected in ((True, [1, 3, 304]), (False, [])):
+        limits = BatchLimits(1000, 65_536)
+        work = decode_batch(raw, ndjson=ndjson, strict=strict, limits=limits)
+        batch = run_to_completion(work)
+        assert (batch.lines, list(batch.implausible_times)) == (items, expected)
 
 
 @both

@@ -40,7 +40,7 @@ def decode_items(
     steps = read_batch(
         body, kind, encoding, strict=True, max_bytes=limit, max_items=100, max_item_bytes=limit
     )
-    return run_to_completion(steps)
+    return run_to_completion(steps).lines
 
 
 @given(bodies | bodies.map(gzip.compress), types, encodings, st.booleans())
@@ -152,19 +152,54 @@ def test_form_as_curl_sends_it_unescaped_is_accepted() -> None:
     assert json.loads(decode_single(form, FORM))["medication"] == "A"
 
 
+@pytest.mark.parametrize("form", ["{}&", "&{}", "{}&&", "{}&\r\n", "&&{}&&&"])
+def test_nothing_between_separators_is_not_a_field(form: str) -> None:
+    text = form.replace("{}", "a=1&&b=2").encode()
+    assert json.loads(decode_single(text, FORM, strict=False)) == {"a": "1", "b": "2"}
+
+
+def test_a_field_without_a_value_is_empty() -> None:
+    form = b"patientId=100&flag&timestamp=2016-11-01T14:11:51Z&medication=A&other"
+    usage = json.loads(decode_single(form, FORM))
+    assert usage["flag"] == usage["other"] == ""
+
+
+@pytest.mark.parametrize(
+    "digits", ["1478009511000", "0", "-1", "8640000000000000", "-8640000000000000", "7" + "9" * 15]
+)
+def test_digits_of_a_timestamp_in_a_form_are_a_number(digits: str) -> None:
+    form = f"patientId=100&timestamp={digits}&medication=1&other={digits}".encode()
+    assert json.loads(decode_single(form, FORM)) == {
+        "patientId": "100",
+        "timestamp": int(digits),
+        "medication": "1",
+        "other": digits,
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["8640000000000001", "-8640000000000001", "01", "+1", "1.0", "1e12", "1_0", "", "%D9%A1"],
+)
+def test_other_digits_of_a_timestamp_in_a_form_are_refused(text: str) -> None:
+    with pytest.raises(InvalidUsage) as caught:
+        decode_single(f"patientId=100&timestamp={text}&medication=1".encode(), FORM)
+    assert [error.pointer for error in caught.value.errors] == ["/timestamp"]
+
+
 def test_form_is_validated_like_json() -> None:
     with pytest.raises(InvalidUsage) as caught:
-        decode_single(b"patientId=&timestamp=1478009511000", FORM)
+        decode_single(b"patientId=&timestamp=1478009511000.5", FORM)
     pointers = [error.pointer for error in caught.value.errors]
     assert pointers == ["/patientId", "/timestamp", "/medication"]
 
 
 def test_error_about_a_form_speaks_of_a_form() -> None:
-    for form in (b"patientId=&timestamp=1478009511000", b"a=1&a=2"):
+    for form in (b"patientId=&timestamp=1e12", b"a=1&a=2"):
         with pytest.raises(InvalidUsage, match="is a form, but not a usage") as caught:
             decode_single(form, FORM)
         for error in caught.value.errors:
-            assert not re.search("JSON|string to|integer", error.detail), error
+            assert not re.search("JSON|string to|an integer", error.detail), error
     with pytest.raises(InvalidUsage, match="is JSON, but not a usage"):
         decode_single(b'{"patientId":""}', FORM)
 
@@ -182,13 +217,13 @@ def test_field_sent_twice_is_named(strict: bool) -> None:  # noqa: FBT001
         b"",
         b"\n",
         b"nonsense",
-        b"a=1&b",
         b"&",
+        b"&&&",
+        b"a&b",
         b"[1]",
         b'["a=b"]',
         b"a=%ff",
         b"a=\xff",
-        b"a=1&",
     ],
 )
 def test_invalid_form_is_malformed(form: bytes) -> None:
@@ -217,7 +252,7 @@ def test_form_is_read_as_the_standard_library_reads_it(
     text = "&".join(fields)
     try:
         fields_read = dict(
-            parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict")
+            parse_qsl(text, keep_blank_values=True, errors="strict") if "=" in text else ()
         )
     except ValueError:
         fields_read = {}
@@ -227,7 +262,7 @@ def test_form_is_read_as_the_standard_library_reads_it(
     except MalformedBody:
         result = MalformedBody
     except InvalidUsage:
-        names = [unquote(field.partition("=")[0].replace("+", " ")) for field in fields]
+        names = [unquote(field.partition("=")[0].replace("+", " ")) for field in fields if field]
         assert len(set(names)) < len(names)
         return
     assert result == expected
@@ -238,6 +273,7 @@ def test_form_with_the_maximum_of_fields_is_accepted_and_one_more_is_not() -> No
     assert len(json.loads(decode_single(b"&".join(fields[1:]), FORM, strict=False))) == MAX_FIELDS
     with pytest.raises(MalformedBody):
         decode_single(b"&".join(fields), FORM, strict=False)
+    assert decode_single(b"&".join(fields[1:]) + b"&", FORM, strict=False)
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "Identity", " identity "])

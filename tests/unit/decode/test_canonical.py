@@ -8,7 +8,7 @@ from hypothesis import given, strategies
 
 from busyapi.decode.canonical import CANONICAL, match_canonical
 from busyapi.decode.json_line import parse, render
-from busyapi.decode.validation import is_usage
+from busyapi.decode.validation import is_ordinary_usage
 
 PLAIN = {"patientId": "100", "timestamp": "2016-11-01T09:11:51Z", "medication": "Albuterol"}
 DATE_STRING = "Tue Nov 01 2016 09:11:51 GMT-0500 (Central Standard Time (Mexico))"
@@ -16,7 +16,7 @@ DATE_STRING = "Tue Nov 01 2016 09:11:51 GMT-0500 (Central Standard Time (Mexico)
 
 @given(strategies.from_regex(CANONICAL, fullmatch=True))
 def test_a_match_is_a_usage_and_its_own_line(raw: bytes) -> None:
-    assert is_usage(parse(raw))
+    assert is_ordinary_usage(parse(raw))
     assert render(parse(raw)) == raw
 
 
@@ -31,7 +31,7 @@ def test_members_in_any_order_match(names: tuple[str, ...]) -> None:
         {"patientId": 1},
         {"patientId": -(10**15) + 1},
         {"patientId": "x" * 128},
-        {"timestamp": 0},
+        {"timestamp": 10**12},
         {"timestamp": 1_478_009_511_000},
         {"timestamp": DATE_STRING},
         {"medication": "x" * 256},
@@ -57,6 +57,13 @@ def test_plain_members_match(change: dict[str, object]) -> None:
                 {"patientId": 10**15},
                 {"patientId": 1.0},
                 {"patientId": None},
+                {"timestamp": 0},
+                {"timestamp": 10**12 - 1},
+                {"timestamp": 4 * 10**12},
+                {"timestamp": -(10**12)},
+                {"timestamp": 1_478_009_511_000_000},
+                {"timestamp": "1970-01-01T00:00:12Z"},
+                {"timestamp": "2016-11-01 09:11:51Z"},
                 {"timestamp": "2016-11-31T09:11:51Z"},
                 {"timestamp": "2016-02-29T09:11:51Z"},
                 {"timestamp": DATE_STRING.replace("Mexico", "México")},

@@ -37,7 +37,7 @@ def decode_array(raw: bytes, *, max_item_bytes: int = 65_536, max_items: int = 1
         work = decode_batch(
             raw, ndjson=False, strict=False, limits=BatchLimits(max_items, max_item_bytes)
         )
-        return run_to_completion(work)
+        return run_to_completion(work).lines
     except InvalidUsage as error:
         return error.errors
     except InvalidRequest as error:
@@ -189,7 +189,7 @@ def test_a_long_usage_with_too_many_slow_numbers_is_refused(number: bytes, most:
     assert decode_array(pack([short] * 5)) == [line] * 5
 
 
-@pytest.mark.parametrize("before", [b"", b"-", b"0.", b"1e"])
+@pytest.mark.parametrize("before", [b"0.", b"-0.", b"1e"])
 @pytest.mark.parametrize("others", [0, 63, 64, 65])
 def test_a_long_usage_with_a_number_of_too_many_digits_is_refused(
     before: bytes, others: int

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from busyapi.decode.batch import BatchLimits, decode_batch
 from busyapi.decode.incremental import run_to_completion
 from busyapi.decode.limits import LONG_BYTES, MAX_DIGITS, TOO_DENSE, TOO_MANY_DIGITS
-from busyapi.decode.long_usage import NUMBER_TOO_LARGE, UNPAIRED_SURROGATE
+from busyapi.decode.long_usage import NUMBER_TOO_LARGE
 from busyapi.decode.usage import decode_fast, decode_usage
 from busyapi.errors import InvalidRequest, InvalidUsage, MalformedBody, ValidationError
 from testkit.json_samples import USAGE, objects
@@ -54,8 +54,6 @@ DEEP = b"[" * 60 + b"]" * 60
         (b"1e400", NUMBER_TOO_LARGE),
         (b'1e400,"x":1', NUMBER_TOO_LARGE),
         (b'[1e400,"\\ud83d\\ude00"]', NUMBER_TOO_LARGE),
-        (b'"\\ud800"', UNPAIRED_SURROGATE),
-        (b'"\\uDFFF"', UNPAIRED_SURROGATE),
         (b'["\\ud800",1e400]', NUMBER_TOO_LARGE),
         (b"9" * (MAX_DIGITS + 1), TOO_MANY_DIGITS),
         (b"[" + b"[]," * 3_000 + b"1]", TOO_DENSE),
@@ -99,13 +97,12 @@ def test_in_a_batch_it_is_an_error_of_its_item_unless_it_is_not_json() -> None:
     def decode(raw: bytes) -> list[bytes]:
         limits = BatchLimits(10, 65_536)
         work = decode_batch(b"[%b,%b]" % (USAGE, raw), ndjson=False, strict=True, limits=limits)
-        return run_to_completion(work)
+        return run_to_completion(work).lines
 
     start = USAGE[:-1] + b',"pad":"' + PAD + b'","x":'
-    for value, detail in ((b"1e400", NUMBER_TOO_LARGE), (b'"\\ud800"', UNPAIRED_SURROGATE)):
-        with pytest.raises(InvalidUsage) as caught:
-            decode(start + value + b"}")
-        assert caught.value.errors == [ValidationError("/1", detail)]
+    with pytest.raises(InvalidUsage) as caught:
+        decode(start + b"1e400}")
+    assert caught.value.errors == [ValidationError("/1", NUMBER_TOO_LARGE)]
     with pytest.raises(InvalidUsage) as caught:
         decode(start + b'["\\ud800",1e400]}')
     assert caught.value.errors == [ValidationError("/1", NUMBER_TOO_LARGE)]

@@ -44,7 +44,7 @@ members = st.dictionaries(
 )
 objects = members.map(lambda pairs: "{" + ",".join(f'"{k}":{v}' for k, v in pairs.items()) + "}")
 forms = st.sampled_from(
-    [f"patientId={TEXT}&patientId={TEXT}", TEXT, f"a={TEXT}%ff", f"timestamp={TEXT}", f"a={TEXT}&b"]
+    [f"patientId={TEXT}&patientId={TEXT}", TEXT, f"a={TEXT}%ff", f"timestamp={TEXT}", f"{TEXT}&b"]
 )
 bodies = st.one_of(
     objects,

@@ -1,6 +1,7 @@
 """Timestamps: each form, its calendar, and similar texts that are refused."""
 
 import calendar
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -64,9 +65,11 @@ def test_clock_time_is_accepted_in_every_form_exactly_if_it_exists(
 ) -> None:
     clock = f"{hour:02}:{minute:02}:{second:02}"
     exists = hour <= 23 and minute <= 59 and second <= 59
+    # ECMAScript has no second 60.
+    or_60 = hour <= 23 and minute <= 59 and second <= 60
     assert is_timestamp(f"Tue Nov 01 2016 {clock} GMT-0500") is exists
-    assert is_timestamp(f"2016-11-01T{clock}Z") is exists
-    assert is_timestamp(f"Tue, 01 Nov 2016 {clock} GMT") is exists
+    assert is_timestamp(f"2016-11-01T{clock}Z") is or_60
+    assert is_timestamp(f"Tue, 01 Nov 2016 {clock} GMT") is or_60
 
 
 @given(st.integers(0, 99), st.integers(0, 99))
@@ -74,6 +77,7 @@ def test_offset_is_accepted_exactly_below_a_day(hours: int, minutes: int) -> Non
     exists = hours <= 23 and minutes <= 59
     assert is_timestamp(f"Tue Nov 01 2016 09:11:51 GMT+{hours:02}{minutes:02}") is exists
     assert is_timestamp(f"2016-11-01T09:11:51-{hours:02}:{minutes:02}") is exists
+    assert is_timestamp(f"2016-11-01T09:11:51-{hours:02}{minutes:02}") is exists
 
 
 @pytest.mark.parametrize(
@@ -103,52 +107,15 @@ def test_form_of_the_contract_is_accepted(value: object) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "1990-12-31T23:59:60Z",  # this and the next are from RFC 3339, section 5.8
-        "1990-12-31T15:59:60-08:00",
-        "2017-01-01T08:59:60.5+09:00",
-        "9999-12-31T23:59:60Z",
-        "0000-02-29T23:59:60Z",
-        "2015-06-30T23:59:60Z",
-        "2016-11-30T23:59:60Z",
-        "Sat, 31 Dec 2016 23:59:60 GMT",
-    ],
-)
-def test_leap_second_at_the_end_of_a_utc_month_is_accepted(value: str) -> None:
-    assert is_timestamp(value)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "1990-12-31T23:59:60-08:00",
-        "1990-12-31T15:59:60Z",
-        "1990-12-30T23:59:60Z",
-        "2016-02-28T23:59:60Z",
-        "2015-02-29T23:59:60Z",
-        "2017-01-01T00:00:60Z",
-        "2016-12-31T23:59:61Z",
-        "Sat, 31 Dec 2016 22:59:60 GMT",
-        "Sat Dec 31 2016 23:59:60 GMT+0000",  # ECMAScript has no leap second
-    ],
-)
-def test_leap_second_anywhere_else_is_refused(value: str) -> None:
-    assert not is_timestamp(value)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
         "",
         "now",
         "Invalid Date",
         "2016-11-01",
         "09:11:51",
         "2016-11-01T09:11:51",
-        "2016-11-01 09:11:51Z",
         "2016-11-01T09:11Z",
         "2016-11-01T09:11:51.Z",
         "2016-11-01T09:11:51,5Z",
-        "2016-11-01T09:11:51+0500",
         "2016-13-01T09:11:51Z",
         "2016-00-01T09:11:51Z",
         "16-11-01T09:11:51Z",
@@ -156,7 +123,26 @@ def test_leap_second_anywhere_else_is_refused(value: str) -> None:
         "２016-11-01T09:11:51Z",  # noqa: RUF001 - a wide digit is no digit
         "2016-11-01T09:11:51Z\n",
         " 2016-11-01T09:11:51Z",
-        "Tue Nov 1 2016 09:11:51 GMT-0500 (CDT)",
+        "2016-11-01  09:11:51Z",
+        "2016-11-01\t09:11:51Z",
+        "2016-11-01 09:11:51 -0500",
+        "2016-11-01T09:11:51-05",
+        "2016-11-1T09:11:51Z",
+        "2016-12-31T23:59:61Z",
+        "Sat Dec 31 2016 23:59:60 GMT+0000",  # ECMAScript has no leap second
+        "2016-11-01T09:11:51[America/Chicago]",
+        "2016-11-01T09:11:51-05:00[!America/Chicago]",  # critical: somebody must check it
+        "2016-11-01T09:11:51-05:00[America/Chicago",
+        "2016-11-01T09:11:51-05:00[]",
+        "2016-11-01T09:11:51-05:00[America//Chicago]",
+        "2016-11-01T09:11:51-05:00[u-ca=gregory][America/Chicago]",
+        "2016-11-01T09:11:51-05:00[U-CA=gregory]",
+        "2016-11-01T09:11:51-05:00[u-ca=]",
+        "Tue Nov  1 2016 09:11:51 GMT-0500",
+        "Tue Nov 00 2016 09:11:51 GMT-0500",
+        "Tue Nov 0 2016 09:11:51 GMT-0500",
+        "Tue Nov 001 2016 09:11:51 GMT-0500",
+        "Tue Nov 01 2016 09:11:51 GMT-05:00",
         "Tue Nov 01 2016 09:11:51 GMT-0500 (CDT) ",
         "Tue Nov 01 2016 09:11:51 GMT-0500 CDT",
         "Tue Nov 01 2016 09:11:51 GMT-0500 ()",
@@ -168,14 +154,12 @@ def test_leap_second_anywhere_else_is_refused(value: str) -> None:
         "tue nov 01 2016 09:11:51 GMT-0500",
         "Tue Okt 01 2016 09:11:51 GMT-0500",
         "Tue, 01 Nov 2016 14:11:51 +0000",
-        "Tue, 1 Nov 2016 14:11:51 GMT",
         "Tuesday, 01-Nov-16 14:11:51 GMT",  # the two obsolete forms of RFC 9110
         "Tue Nov  1 14:11:51 2016",
         "1478009511000",
         True,
         False,
         None,
-        1478009511000.0,
         MAX_TIME_MS + 1,
         -MAX_TIME_MS - 1,
         2**70,
@@ -193,7 +177,27 @@ def test_text_with_one_character_left_out_is_refused(moment: datetime, data: st.
         st.sampled_from([format_date_string(moment), moment.isoformat("T", "seconds")])
     )
     at = data.draw(st.integers(0, len(text) - 1))
-    assert not is_timestamp(text[:at] + text[at + 1 :])
+    shorter = text[:at] + text[at + 1 :]
+    # What is left may be another spelling: without a digit of the day, or the colon of the offset.
+    is_day, is_colon = text[3] == " " and at in {8, 9}, text[4] == "-" and at == len(text) - 3
+    assert not is_timestamp(shorter) or is_day or is_colon
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2016-11-01T09:11:51." + "1" * 500_000,
+        "2016-11-01T09:11:51Z[" + "a" * 500_000,
+        "2016-11-01T09:11:51Z[" + "a/" * 250_000,
+        "2016-11-01T09:11:51Z" + "[a=b]" * 100_000 + "[",
+        "2016-11-01T09:11:51Z[a=" + "b-" * 250_000,
+        "Tue Nov 01 2016 09:11:51 GMT-0500 (" + "(" * 500_000,
+    ],
+)
+def test_a_long_text_is_refused_in_linear_time(text: str) -> None:
+    start = time.process_time()
+    assert not is_timestamp(text)
+    assert time.process_time() - start < 0.5
 
 
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2},? [0-9a-zA-Z :+()-]{10,40}"))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,15 @@ from busyapi.decode.json_line import DEPTH_LIMIT
 from busyapi.decode.limits import LONG_BYTES, MAX_DIGITS
 from busyapi.decode.usage import decode_usage
 from busyapi.errors import InvalidRequest, InvalidUsage, MalformedBody
-from testkit.json_samples import USAGE, NotReadable, bodies, can_be_stored, parse_reference
+from testkit.json_samples import (
+    USAGE,
+    NotReadable,
+    bodies,
+    can_be_stored,
+    has_unpaired_patient_or_medication,
+    parse_reference,
+    replace_surrogates,
+)
 
 GOOD = {"patientId": "100", "timestamp": 1478009511000, "medication": "Albuterol"}
 
@@ -41,6 +48,7 @@ def test_lenient_accepts_exactly_the_objects_that_can_be_stored(raw: bytes) -> N
         # Only numbers have so many digits here.
         has_long_number = len(raw) > LONG_BYTES and re.search(rb"[0-9]{%d}" % (MAX_DIGITS + 1), raw)
         expected = type(value) is dict and can_be_stored(value) and not has_long_number
+        expected = expected and not has_unpaired_patient_or_medication(value)
     except NotReadable:
         expected = False
     try:
@@ -50,7 +58,7 @@ def test_lenient_accepts_exactly_the_objects_that_can_be_stored(raw: bytes) -> N
         return
     assert expected
     # repr also distinguishes 1 from 1.0 and True, -0.0 from 0.0, and the order of members.
-    assert repr(json.loads(line)) == repr(value)
+    assert repr(json.loads(line)) == repr(replace_surrogates(value))
 
 
 @given(bodies)
@@ -103,7 +111,9 @@ def test_byte_order_mark_is_skipped() -> None:
     assert decode_usage(b"\xef\xbb\xbf" + USAGE, strict=True) == USAGE
 
 
-@pytest.mark.parametrize("patient", ["1", "x" * 128, "ä" * 128, "😀" * 128, 0, -1, 2**53, -(2**53)])
+@pytest.mark.parametrize(
+    "patient", ["1", "x" * 128, "ä" * 128, "😀" * 128, 0, -1, 2**53 - 1, 1 - 2**53]
+)
 def test_patient_id_within_its_limits_is_accepted(patient: object) -> None:
     assert (
         json.loads(decode_usage(make_body(patientId=patient), strict=True))["patientId"] == patient
@@ -112,7 +122,22 @@ def test_patient_id_within_its_limits_is_accepted(patient: object) -> None:
 
 @pytest.mark.parametrize(
     "patient",
-    ["", "x" * 129, 2**53 + 1, -(2**53) - 1, 10**30, 1.0, True, False, None, [], {}, ["100"]],
+    [
+        "",
+        "x" * 129,
+        2**53,
+        -(2**53),
+        10**30,
+        1.5,
+        -0.5,
+        2.0**53,
+        True,
+        False,
+        None,
+        [],
+        {},
+        ["100"],
+    ],
 )
 def test_patient_id_outside_its_limits_is_named(patient: object) -> None:
     assert list(find_errors(make_body(patientId=patient))) == ["/patientId"]
@@ -129,7 +154,9 @@ def test_medication_outside_its_limits_is_named(medication: object) -> None:
     assert list(find_errors(make_body(medication=medication))) == ["/medication"]
 
 
-@pytest.mark.parametrize("timestamp", ["", "Wed Feb 30 2016 09:11:51 GMT-0500", 1.5, True, None])
+@pytest.mark.parametrize(
+    "timestamp", ["", "Wed Feb 30 2016 09:11:51 GMT-0500", 1.5, 1e16, True, None]
+)
 def test_timestamp_in_no_known_form_is_named(timestamp: object) -> None:
     assert list(find_errors(make_body(timestamp=timestamp))) == ["/timestamp"]
 
@@ -145,35 +172,6 @@ def test_all_errors_are_named_at_once() -> None:
 def test_empty_object_is_a_usage_only_when_lenient() -> None:
     assert list(find_errors(b"{}")) == ["/patientId", "/timestamp", "/medication"]
     assert decode_usage(b" {} ", strict=False) == b"{}"
-
-
-@pytest.mark.parametrize("number", ["1e999", "-1e999", "1e309", "9" * 400 + ".0"])
-@pytest.mark.parametrize("strict", [True, False])
-def test_number_beyond_a_double_is_named_not_changed(number: str, strict: bool) -> None:  # noqa: FBT001
-    raw = USAGE[:-1] + b',"x":' + number.encode() + b"}"
-    assert find_errors(raw, strict=strict) == {"/x": "is a number beyond the range of a double"}
-
-
-def test_integer_up_to_the_digit_limit_is_kept() -> None:
-    max_digits = sys.get_int_max_str_digits()
-    for number in (b"9" * max_digits, b"-" + b"8" * max_digits):
-        raw = b'{"a":%b}' % number
-        assert decode_usage(raw, strict=False) == raw
-    assert find_errors(b'{"a":' + b"9" * (max_digits + 1) + b"}", strict=False) == {
-        "/a": "is an integer of too many digits"
-    }
-
-
-@pytest.mark.parametrize("text", [r"\ud800", r"\udfff", r"\ud800A", r"\ude00\ud83d", r"a\ud83d"])
-def test_unpaired_surrogate_is_named_not_changed(text: str) -> None:
-    assert list(find_errors(f'{{"a":["{text}"]}}'.encode(), strict=False)) == ["/a/0"]
-
-
-def test_unpaired_surrogate_in_a_name_is_named_by_its_object() -> None:
-    errors = find_errors(b'{"a":{"\\ud800":{"b":1e999}}}', strict=False)
-    # A pointer in UTF-8 cannot hold the name itself.
-    assert list(errors) == ["/a", "/a/b"]
-    assert "name holds an unpaired surrogate" in errors["/a"]
 
 
 def test_pointer_is_escaped_as_in_rfc_6901() -> None:

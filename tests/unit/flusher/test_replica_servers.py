@@ -8,7 +8,7 @@ from busyapi.ids import Seq
 from busyapi.stream.replica_server import ReplicaServer, ServerData
 from busyapi.stream.replica_store import PrimaryReplicas
 from busyapi.stream.replicas import ReplicaRecord, ReplicaView
-from busyapi.stream.sentinel import SentinelView
+from busyapi.stream.sentinel import NamedPrimary, SentinelView
 
 PRIMARY, ONE, TWO = "10.0.0.1:6379", "10.0.0.2:6379", "10.0.0.3:6379"
 VIEW = ReplicaView(((ONE, "online"), (TWO, "online")), "2-0")
@@ -106,3 +106,26 @@ def test_too_few_name_each_reason() -> None:
     refusal = refuse(report(GOOD, settling), minimum=2)
     assert "1 replicas can confirm, BUSYAPI_MIN_REPLICAS is 2" in refusal
     assert f"{TWO} loads data" in refusal
+
+
+SETTLED = NamedPrimary(PRIMARY, 2, is_promoting=False)
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (SETTLED, ""),
+        # It has not heard of the last failover yet.
+        (SETTLED._replace(address=ONE, epoch=1), ""),
+        (
+            SETTLED._replace(address=ONE, epoch=3),
+            f"a Sentinel names {ONE} as the primary, after {PRIMARY}",
+        ),
+        (SETTLED._replace(is_promoting=True), "a Sentinel is promoting another server"),
+    ],
+)
+def test_no_commit_is_allowed_while_a_sentinel_replaces_the_primary(
+    other: NamedPrimary, expected: str
+) -> None:
+    view = SentinelView(BOTH, frozenset(), primaries=(SETTLED, other))
+    assert refuse(report(GOOD, OTHER, view=view)) == expected

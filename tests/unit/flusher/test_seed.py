@@ -10,7 +10,8 @@ from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import LossSuspected, PartitionMismatch
 from busyapi.flusher.ownership import PartitionConfig, check_archive_complete, check_config
-from busyapi.flusher.seed import _jump_reason, doubt_reason
+from busyapi.flusher.record import doubt_reason
+from busyapi.flusher.seed import _jump_reason
 from busyapi.ids import Seq
 from busyapi.stream.durability import ServerInfo
 from busyapi.stream.keys import PREFIX

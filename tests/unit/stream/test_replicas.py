@@ -10,6 +10,7 @@ from busyapi.stream.replicas import (
     find_unconfirmed,
     make_confirm_commands,
     parse_record,
+    parse_silent,
     parse_view,
 )
 
@@ -29,6 +30,12 @@ def test_view_has_each_connection_with_its_state_and_the_counters() -> None:
     assert parse_view(INFO) == VIEW
     assert VIEW.online == [ONE, TWO]
     assert VIEW.listed == {ONE, TWO, THREE}
+
+
+def test_online_replica_without_an_acknowledgement_for_seconds_is_silent() -> None:
+    assert parse_silent(INFO) == frozenset()
+    late = INFO.replace(b"lag=1\r", b"lag=3\r").replace(b"offset=0,lag=0", b"offset=0,lag=9")
+    assert parse_silent(late) == {TWO}
 
 
 def test_record_survives_encoding() -> None:

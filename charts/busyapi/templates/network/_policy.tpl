@@ -50,6 +50,9 @@ front of it, which is no pod, and OpenShift's, which listens on 5353: policies s
     {{- include "busyapi.peer" (dict "root" . "component" "valkey") | nindent 4 }}
   ports:
     - port: redis
+    {{- if include "busyapi.hasReplicas" . }}
+    - port: sentinel
+    {{- end }}
 {{- else -}}
 - ports:
     {{- range .Values.networkPolicy.externalRedis.ports }}

@@ -14,15 +14,19 @@ without TLS. */}}
 {{- .Values.valkey.tls.existingSecret | default (printf "%s-valkey-%s" (include "busyapi.fullname" .) $suffix) }}
 {{- end }}
 
-{{/* The DNS names of the certificate. API and flusher use the first one. */}}
+{{/* The DNS names of the certificate. API and flusher use the first one, with several servers those of
+the servers. */}}
 {{- define "busyapi.valkeyDnsNames" -}}
 {{- $name := printf "%s-valkey" (include "busyapi.fullname" .) }}
 {{- $namespace := include "busyapi.namespace" . }}
-{{- list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) | toYaml }}
+{{- $names := list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) }}
+{{- if include "busyapi.hasReplicas" . }}{{ $names = concat $names (include "busyapi.valkeyServers" . | fromYamlArray) }}{{ end }}
+{{- toYaml $names }}
 {{- end }}
 
 {{/* The probes of Valkey. A valkey-cli needs options for TLS. It does not verify the certificate: an expired one
-must not make Valkey unready for connections that are open. */}}
+must not make Valkey unready for connections that are open. With several servers, a valkey-cli is replaced
+by a script that also says whether a replica has all data. */}}
 {{- define "busyapi.valkeyProbes" -}}
 {{- $probes := dict }}
 {{- range $name := list "startupProbe" "livenessProbe" "readinessProbe" }}
@@ -30,6 +34,9 @@ must not make Valkey unready for connections that are open. */}}
 {{- $command := dig "exec" "command" list $probe }}
 {{- if and (include "busyapi.valkeyTls" $) $command (eq (first $command) "valkey-cli") (not (has "--tls" $command)) }}
 {{- $_ := set $probe.exec "command" (concat (list "valkey-cli" "--tls" "--insecure") (rest $command)) }}
+{{- end }}
+{{- if and (include "busyapi.hasReplicas" $) $command (eq (first $command) "valkey-cli") }}
+{{- $_ := set $probe "exec" (dict "command" (list "sh" "/etc/valkey/ready.sh")) }}
 {{- end }}
 {{- $_ := set $probes $name $probe }}
 {{- end }}

@@ -61,6 +61,10 @@ tls-key-file /etc/valkey-tls/tls.key
 tls-protocols TLSv1.3
 # Clients have passwords instead.
 tls-auth-clients no
+{{- if include "busyapi.hasReplicas" . }}
+tls-ca-cert-file /etc/busyapi/redis-ca/ca.crt
+tls-replication yes
+{{- end }}
 {{- else -}}
 port 6379
 {{- end }}
@@ -68,7 +72,7 @@ protected-mode yes
 dir /data
 aclfile /etc/valkey/users.acl
 appendonly yes
-appendfsync {{ ternary "everysec" "always" (eq .Values.config.durability "memory") }}
+appendfsync {{ ternary "everysec" "always" (eq (include "busyapi.durability" .) "memory") }}
 no-appendfsync-on-rewrite no
 # After a rewrite the old file is deleted, and an fsync waits for that: 10 ms for 64 MB.
 auto-aof-rewrite-min-size 16mb
@@ -80,12 +84,84 @@ tcp-keepalive 60
 # such as one that never logs in, must not use up a slot that a pod needs.
 timeout 30
 maxclients 10000
+{{- if include "busyapi.hasReplicas" . }}
+# Only the flusher lets a server be promoted: it knows which ones have every acknowledged usage.
+replica-priority 0
+masteruser replication
+repl-diskless-sync-delay 0
+# Commits wait for a replica that is silent until it is disconnected.
+repl-ping-replica-period 1
+repl-timeout 3
+# Of the memory that maxmemory does not cover.
+client-output-buffer-limit replica 64mb 0 0
+{{- end }}
+{{- end }}
+
+{{/* The files of a pod: settings and scripts. */}}
+{{- define "busyapi.valkeyFiles" -}}
+{{- $files := dict "valkey.conf" (include "busyapi.valkeyConf" . | printf "%s\n") }}
+{{- $scripts := list "single.sh" }}
+{{- if include "busyapi.hasReplicas" . }}
+{{- $_ := set $files "sentinel.conf" (include "busyapi.sentinelConf" . | printf "%s\n") }}
+{{- $scripts = list "tier.sh" "start.sh" "sentinel.sh" "ready.sh" "stop.sh" "stay.sh" }}
+{{- end }}
+{{- range $scripts }}
+{{- $_ := set $files . ($.Files.Get (printf "files/valkey/%s" .)) }}
+{{- end }}
+{{- toYaml $files }}
+{{- end }}
+
+{{/* The variables of the scripts of a pod of several. */}}
+{{- define "busyapi.valkeyEnv" -}}
+- name: NAME
+  value: {{ include "busyapi.fullname" . }}-valkey
+- name: REPLICAS
+  value: {{ .count | default .Values.valkey.replicas | int64 | quote }}
+- name: PREFIX
+  value: {{ include "busyapi.keyPrefix" . | quote }}
+- name: TLS
+  value: {{ empty (include "busyapi.valkeyTls" .) | ternary "" "--tls" | quote }}
+{{- end }}
+
+{{- define "busyapi.valkeyReplicaMounts" -}}
+- name: run
+  mountPath: /run/valkey
+- name: logins
+  mountPath: /etc/valkey-logins
+  readOnly: true
+{{- include "busyapi.redisCaMount" . }}
+{{- end }}
+
+{{/* The settings of a Sentinel. What depends on the pod is added by sentinel.sh. */}}
+{{- define "busyapi.sentinelConf" -}}
+{{- if include "busyapi.valkeyTls" . -}}
+port 0
+tls-port 26379
+tls-cert-file /etc/valkey-tls/tls.crt
+tls-key-file /etc/valkey-tls/tls.key
+tls-ca-cert-file /etc/busyapi/redis-ca/ca.crt
+tls-protocols TLSv1.3
+tls-auth-clients no
+tls-replication yes
+{{- else -}}
+port 26379
+{{- end }}
+dir /run/valkey
+aclfile /etc/valkey/sentinel.acl
+protected-mode no
+# Addresses of pods change, their names do not.
+sentinel resolve-hostnames yes
+sentinel announce-hostnames yes
+sentinel down-after-milliseconds {{ include "busyapi.sentinelMaster" . }} {{ .Values.valkey.sentinel.downAfterMilliseconds | int64 }}
+sentinel failover-timeout {{ include "busyapi.sentinelMaster" . }} 5000
+sentinel parallel-syncs {{ include "busyapi.sentinelMaster" . }} {{ .Values.valkey.replicas | int64 }}
 {{- end }}
 
 {{/*
 The ACL, from the SHA-256 of each role's password and the prefix of the keys. A script runs as its
 caller, so a role needs every command that its scripts call. The probe may only PING, so it needs no
 password. The exporter reads no key, no setting and no command of others: SLOWLOG GET would show usages.
+With several servers, the user pod is that of the scripts in their pods.
 tls-reload sets the certificate. CONFIG SET allows more than that, so only a container in Valkey's own pod,
 which has the data anyway, has its password.
 
@@ -95,12 +171,27 @@ file as that user, and silently drop commands that it may not run (valkey#3983, 
 {{- define "busyapi.acl" -}}
 user default off ~* &* +@all
 user probe on nopass resetchannels -@all +ping
+{{- if .replication }}
+user replication on #{{ .replication }} resetchannels -@all +psync +replconf +ping
+user sentinel on #{{ .sentinel }} resetchannels &__sentinel__:hello -@all +ping +info +role +multi +exec +slaveof +config|rewrite +client|setname +client|kill +script|kill +subscribe +publish +failover
+user pod on #{{ .pod }} resetchannels %R~{{ .prefix }}:{0}:replicas %R~{{ .prefix }}:{0}:stay %W~{{ .prefix }}:{0}:stay %W~{{ .prefix }}:{0}:handover -@all +ping +role +info +dbsize +get +set
+{{- end }}
 {{- if .exporter }}
 user exporter on #{{ .exporter }} resetchannels -@all +ping +info +client|setname +latency|latest +latency|histogram +slowlog|len
 {{- end }}
 {{- with get . "tls-reload" }}
 user tls-reload on #{{ . }} resetchannels -@all +config|set
 {{- end }}
-user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +time +get +set +exists +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
-user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
+user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +wait{{ end }} +waitaof +time +get +set +exists +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
+user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +config|set +config|rewrite +failover +client|kill +client|unpause +wait{{ end }} +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
+{{- end }}
+
+{{/* The users of the Sentinels. They have the passwords of the same users of the servers. */}}
+{{- define "busyapi.sentinelAcl" -}}
+user default off resetchannels -@all
+user probe on nopass resetchannels -@all +ping
+user sentinel on #{{ .sentinel }} resetchannels &__sentinel__:hello -@all +ping +client|setname +publish +sentinel|is-master-down-by-addr
+user pod on #{{ .pod }} resetchannels -@all +sentinel|master
+user api on #{{ .api }} resetchannels -@all +sentinel|get-master-addr-by-name
+user flusher on #{{ .flusher }} resetchannels -@all +sentinel|get-master-addr-by-name +sentinel|master +sentinel|replicas +sentinel|failover +sentinel|ckquorum
 {{- end }}

@@ -1,0 +1,159 @@
+"""A primary that asks to be replaced, and is by a server that holds everything."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from structlog.testing import capture_logs
+
+from busyapi.archive.holders import read_holders
+from busyapi.cli import main
+from busyapi.stream.endpoint import Endpoint
+from testkit.in_process import (
+    CommitterHarness,
+    endpoint_of,
+    make_flusher,
+    poll_until,
+    run_committer,
+    run_flusher,
+    wait_until_flushing,
+)
+from testkit.replicated import CONFIG
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.topologies import SentinelSet
+
+KEY = "busyapi:{0}:handover"
+
+
+@pytest.fixture
+def sentinels(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SentinelSet]:
+    """Three servers and three Sentinels, of the flavour that the test has as parameter."""
+    flavour: Flavour = getattr(request, "param", "valkey")
+    with SentinelSet(tmp_path / "s", flavour, config=CONFIG, replicas=2) as running:
+        yield running
+
+
+@asynccontextmanager
+async def run_stack(where: Endpoint, archive: Path) -> AsyncIterator[CommitterHarness]:
+    """Run a flusher and a committer until the end of the `with`."""
+    flusher = make_flusher(where, archive, tier="replicated")
+    async with (
+        run_flusher(flusher),
+        run_committer(where, tier="replicated") as committer,
+    ):
+        await poll_until(lambda: len(read_holders(archive / "p00").processes) == 3, "holders")
+        yield committer
+        await wait_until_flushing(flusher)
+
+
+def request(server: Server) -> None:
+    """Ask for a hand-over, as the server does."""
+    server.client().set(KEY, f"127.0.0.1:{server.port}", ex=60)
+
+
+def read_role(server: Server) -> str:
+    """Return a server's role, "" if a Sentinel closes the connection."""
+    try:
+        return str(server.replication()["role"])
+    except redis.RedisError:
+        return ""
+
+
+def describe_priority(server: Server) -> tuple[str | None, bool]:
+    """Return the priority in memory, and whether that in the file is 0."""
+    memory = server.client().config_get("replica-priority")["replica-priority"]
+    file = (server.folder / "server.conf").read_text()
+    return memory, "replica-priority 0\n" in file and "replica-priority 1\n" not in file
+
+
+@pytest.mark.parametrize("sentinels", FLAVOURS, indirect=True)
+async def test_primary_is_replaced_while_posts_continue(
+    sentinels: SentinelSet, tmp_path: Path
+) -> None:
+    archive, old = tmp_path / "archive", sentinels.servers[0]
+    async with run_stack(endpoint_of(sentinels), archive) as committer:
+        last = await committer.post(b"{}")
+        request(old)
+        role = "master"
+        while role == "master":  # up to ten seconds until a Sentinel has read the priority
+            assert await committer.post(b"{}") == last + 1
+            last += 1
+            role = (await asyncio.to_thread(read_role, old)) or role
+        last += 1
+        assert await committer.post(b"{}") == last
+        new = await asyncio.to_thread(sentinels.wait_for_failover, old)
+        await poll_until(lambda: len(read_holders(archive / "p00").processes) == 3, "holders")
+        assert new.client().get("busyapi:{0}:seq") == str(last)
+        assert read_holders(archive / "p00").raised == frozenset()
+        assert {describe_priority(server) for server in sentinels.servers} == {("0", True)}
+        await poll_until(lambda: not new.client().exists(KEY), "the request to be deleted")
+
+
+async def test_request_is_refused_once_and_left_while_no_replica_holds_everything(
+    sentinels: SentinelSet, tmp_path: Path
+) -> None:
+    old, *replicas = sentinels.servers
+    async with run_stack(endpoint_of(sentinels), tmp_path / "archive") as committer:
+        with capture_logs() as logs:
+            for replica in replicas:
+                replica.kill9()
+            await poll_until(lambda: not committer.committer.is_ready, "a refusal")
+            request(old)
+            await asyncio.sleep(3)
+        refused = [line for line in logs if line["event"] == "handover_refused"]
+        assert [line["primary"] for line in refused] == [f"127.0.0.1:{old.port}"]
+        assert "BUSYAPI_MIN_REPLICAS is 1" in refused[0]["detail"]
+        assert old.client().get(KEY)
+        for replica in replicas:
+            replica.spawn()
+        await asyncio.to_thread(sentinels.wait_for_failover, old)  # the request is still valid
+        await committer.wait_until_ready(20)
+
+
+async def test_request_of_another_server_is_deleted(sentinels: SentinelSet, tmp_path: Path) -> None:
+    old = sentinels.servers[0]
+    async with run_stack(endpoint_of(sentinels), tmp_path / "archive"):
+        with capture_logs() as logs:
+            old.client().set(KEY, "10.0.0.1:6379", ex=60)
+            await poll_until(lambda: not old.client().exists(KEY), "the request to be deleted")
+        assert "handover_started" not in {line["event"] for line in logs}
+        (refused,) = [line for line in logs if line["event"] == "handover_refused"]
+        assert refused["detail"] == f"the primary is 127.0.0.1:{old.port}"
+
+
+async def test_priority_is_0_again_after_a_request_that_was_withdrawn(
+    sentinels: SentinelSet, tmp_path: Path
+) -> None:
+    archive, old = tmp_path / "archive", sentinels.servers[0]
+    async with run_stack(endpoint_of(sentinels), archive):
+        request(old)
+        await poll_until(lambda: read_holders(archive / "p00").raised, "a choice")
+        old.client().delete(KEY)
+        await poll_until(
+            lambda: {describe_priority(server)[0] for server in sentinels.servers} == {"0"},
+            "every priority to be 0",
+        )
+
+
+async def test_command_waits_for_the_new_primary(
+    sentinels: SentinelSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old = sentinels.servers[0]
+    for name, value in sentinels.settings().items():
+        monkeypatch.setenv(name, value)
+    assert main(["hand-over"]) == 2
+    assert "hand-over needs BUSYAPI_DURABILITY=replicated" in capsys.readouterr().err
+    monkeypatch.setenv("BUSYAPI_DURABILITY", "replicated")
+    async with run_stack(endpoint_of(sentinels), tmp_path / "archive"):
+        assert await asyncio.to_thread(main, ["hand-over"]) == 0
+        new = await asyncio.to_thread(sentinels.wait_for_failover, old)
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if not line.startswith("20")]  # the log
+    assert lines[0] == f"asked the flusher of partition 0 to replace 127.0.0.1:{old.port}"
+    assert lines[-1] == f"127.0.0.1:{new.port} is the primary"
