@@ -75,8 +75,26 @@ def test_partition_that_leaves_keeps_its_flusher(tmp_path: Path) -> None:
     annotations = flushers["metadata"]["annotations"]
     assert annotations == {"busyapi/base": "4", "busyapi/flushers": "8"}
     assert find_object(documents, "ConfigMap", "busyapi")["data"]["BUSYAPI_PARTITIONS"] == "5"
+    (container,) = flushers["spec"]["template"]["spec"]["containers"]
+    assert {"name": "BUSYAPI_PARTITIONS", "value": "8"} in container["env"]
     (message,) = find_refusals({"config": {"partitions": 3}}, chart)
     assert "this release was installed with 4" in message
+
+
+@pytest.mark.parametrize(("replicas", "base"), [("4", "4"), ("0", "8")])
+def test_flushers_of_an_older_chart_tell_the_number_at_install(
+    tmp_path: Path, replicas: str, base: str
+) -> None:
+    chart = with_lookup(tmp_path, "ConfigMap", '(dict "data" (dict "BUSYAPI_PARTITIONS" "8"))')
+    chart = with_lookup(
+        tmp_path / "both",
+        "StatefulSet",
+        f'(dict "spec" (dict "replicas" {replicas}))',
+        chart=chart,
+    )
+    documents = render({"config": {"partitions": 8}}, chart=chart)
+    flushers = find_object(documents, "StatefulSet", "busyapi-flusher")
+    assert flushers["metadata"]["annotations"] == {"busyapi/base": base, "busyapi/flushers": "8"}
 
 
 def test_without_lookup_a_value_says_how_many_flushers_there_are() -> None:

@@ -4,101 +4,22 @@ As in a rolling upgrade, API processes with both numbers run at the same time, a
 one by one. Each API process has a port of its own, as pods have behind a Service.
 """
 
-import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from testkit.api_client import USAGE, check_problem, check_stored, send
 from testkit.archive.command import run_verify
-from testkit.history import History, Outcome, Request, digest
+from testkit.history import Outcome, Request, digest
 from testkit.http1 import fetch
-from testkit.load import Load
-from testkit.ports import reserve_port
-from testkit.processes import Api, Flusher, Stack, answers_ok
+from testkit.processes import Api, Flusher
+from testkit.release import Release
 from testkit.servers import Server
 from testkit.waiting import wait_until
 
 KEYS = 40
 POSTS = 10_000
-SECONDS = 90.0
-
-
-class Release:
-    """A stack whose number of partitions changes."""
-
-    def __init__(self, folder: Path, store: Server, partitions: int, total: int) -> None:
-        self.folder = folder
-        settings = {"BUSYAPI_PARTITIONS": str(partitions), "BUSYAPI_SEGMENT_BYTES": "200000"}
-        self.stack = Stack(folder, store, apis=0, partitions=total, settings=settings)
-        self.flushers = self.stack.flushers[:partitions]
-        self.history = History()
-        self._processes = ExitStack()
-        self._apis = 0
-
-    def __enter__(self) -> Self:
-        for flusher in self.flushers:
-            self._processes.enter_context(flusher)
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self._processes.close()
-
-    @contextmanager
-    def run_api(self, partitions: int) -> Iterator[Api]:
-        """Run an API process that posts to a number of partitions."""
-        self._apis += 1
-        environment = self.stack.flushers[0].environment
-        settings = {n: v for n, v in environment.items() if n.startswith("BUSYAPI_")}
-        settings |= {"BUSYAPI_PARTITIONS": str(partitions), "BUSYAPI_COMMIT_DEADLINE": "20"}
-        api = Api(self.folder, f"api-{self._apis}-of-{partitions}", reserve_port(), settings)
-        with ExitStack() as stack:
-            stack.callback(api.close)
-            api.spawn()
-            wait_until(lambda: answers_ok(api.port, "/readyz"), "the API", seconds=30)
-            yield api
-            api.terminate()
-            assert api.wait(30) == 0
-
-    @contextmanager
-    def post(self, api: Api) -> Iterator[None]:
-        """Post singles, and batches with keys, in the background."""
-        port, history = api.port, self.history
-        with (
-            Load(port, connections=8, pause_after_201=0.002, history=history),
-            Load(port, connections=2, batch=5, keys=True, history=history),
-        ):
-            yield
-
-    def roll(self, partitions: int) -> None:
-        """Restart the flushers one by one with another setting; start those of new partitions."""
-        for flusher in self.stack.flushers:
-            flusher.environment["BUSYAPI_PARTITIONS"] = str(partitions)
-        running = list(reversed(self.flushers))
-        for flusher in self.stack.flushers[len(running) : partitions]:
-            flusher.spawn()
-            self._processes.callback(flusher.close)
-            self.flushers.append(flusher)
-        for flusher in running:
-            flusher.terminate()
-            assert flusher.wait(30) == 0
-            flusher.spawn()
-        for flusher in self.flushers:
-            flusher.wait_until_ready()
-
-    def wait_for_posts(self, count: int) -> None:
-        posts = len(self.history.requests)
-        wait_until(
-            lambda: len(self.history.requests) >= posts + count, f"{count} posts", seconds=SECONDS
-        )
-
-    def strides(self, partition: int) -> str:
-        path = self.stack.archive / f"p{partition:02d}" / "partition.json"
-        strides: str = json.loads(path.read_bytes()).get("strides", "")
-        return strides
 
 
 def make_keyed_usage(number: int) -> dict[str, str]:
@@ -154,12 +75,25 @@ def test_partitions_grow_and_shrink_under_load_without_a_failed_post(
         for flusher in flushers:
             flusher.terminate()
         assert {flusher.wait(30) for flusher in flushers} == {0}
+        _check_lost_record_is_noticed(valkey, release, last)
         assert len(release.history.requests) >= POSTS
         assert release.history.usages[Outcome.REFUSED] == 0, release.history
         assert release.history.usages[Outcome.UNKNOWN] == 0, release.history
         verdict = stack.check_history(release.history)
         assert verdict.ok, verdict
         assert run_verify(stack.archive) == 0
+
+
+def _check_lost_record_is_noticed(server: Server, release: Release, old: Api) -> None:
+    """Check that a partition that left is not forgotten, also by a process that never knew it."""
+    largest = max(i for request in release.history.requests for i in request.ids)
+    unknown = largest + 800 - (largest + 800 - 7) % 8  # of partition 6
+    server.client().delete("busyapi:{6}:state", "busyapi:{6}:seq")
+    with release.run_api(4) as new:
+        for api in (old, new):
+            check_problem(fetch(api.port, f"/api/usages/{unknown}"), 503)
+            check_problem(fetch(api.port, f"/api/usages/{unknown + 1}"), 404)
+            check_problem(fetch(api.port, "/api/usages/count"), 503)
 
 
 def _check_all_ids(release: Release, api: Api) -> None:
@@ -232,8 +166,8 @@ def test_redis_that_dies_while_a_flusher_widens_its_stride_repeats_no_id(
             wait_until(lambda: _is_paused(valkey), "the pause", seconds=30)
             valkey.kill9()
             valkey.start()
-            parent.wait_until_ready()
-            child.wait_until_ready()
+            release.flushers.append(child)
+            release.wait_until_flushing()
             release.wait_for_posts(100)
         release.stack.port = api.port
         release.stack.wait_until_archived(60)

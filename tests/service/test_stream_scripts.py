@@ -448,6 +448,18 @@ async def test_paused_partition_refuses_commits_and_sessions_until_its_epoch_con
         await seeded.open()
 
 
+async def test_pause_ends_if_a_session_has_received_more(seeded: Seeded) -> None:
+    """The flusher would continue a paused epoch without a jump of ids."""
+    assert await seeded.commit(make_batch(1, 3)) == [3]
+    assert await seeded.owner.revoke_epoch(pause=True)
+    with pytest.raises(PartitionPaused):
+        await seeded.open(highest=3)
+    assert seeded.server.client().hget(KEYS.state, "paused")
+    with pytest.raises(NotSeeded, match="went back"):
+        await seeded.open(highest=4)
+    assert not seeded.server.client().hexists(KEYS.state, "paused")
+
+
 async def test_session_of_another_installation_is_refused(seeded: Seeded) -> None:
     await seeded.reseed(0, installation="one/busyapi")
     own = replace(seeded.endpoint, installation="one/busyapi")
