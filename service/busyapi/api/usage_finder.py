@@ -2,8 +2,8 @@
 
 An id leads from a partition of the install to its children, by the strides that each partition had
 at the id's seq. Strides are in the record that a lookup reads in any case. After a restore from an
-old backup the strides of a partition may claim ids that its child has issued: so a lookup goes on
-to the child until a line has the id.
+old backup the strides of a partition may claim ids that its child has issued: so a lookup continues
+with the child until a line has the id.
 """
 
 import asyncio
