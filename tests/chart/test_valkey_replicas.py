@@ -159,7 +159,14 @@ def test_roles_have_only_the_rights_that_the_tier_needs() -> None:
     }
     assert extra == {
         "api": {"+wait"},
-        "flusher": {"+wait", "+config|set", "+config|rewrite", "+failover"},
+        "flusher": {
+            "+wait",
+            "+config|set",
+            "+config|rewrite",
+            "+failover",
+            "+client|kill",
+            "+client|unpause",
+        },
     }
     assert rights(three, "users.acl", "replication") == {"+psync", "+replconf", "+ping"}
     assert rights(three, "sentinel.acl", "api") == {"+sentinel|get-master-addr-by-name"}

@@ -2,9 +2,7 @@
 
 import asyncio
 import shlex
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
@@ -12,8 +10,11 @@ from structlog.testing import capture_logs
 
 from busyapi.archive.holders import Holders, read_holders, write_holders
 from busyapi.stream.cluster import list_replicas
-from busyapi.stream.sentinel import SentinelPrimary, read_view, start_failover
-from busyapi.telemetry.metrics import FlusherMetrics
+from busyapi.stream.sentinel import (
+    SentinelPrimary,
+    read_view,
+    start_failover,
+)
 from testkit.in_process import (
     endpoint_of,
     make_flusher,
@@ -65,40 +66,6 @@ async def test_failover_that_cannot_start_is_reported_with_its_reason(tmp_path: 
             await wait_until_flushing(flusher, 60)
         # The Sentinel wrote the raised priority there.
         assert "replica-priority 0\n" in (replica.folder / "server.conf").read_text()
-
-
-async def test_sentinels_without_a_majority_are_reported_while_the_primary_works(
-    tmp_path: Path,
-) -> None:
-    with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
-        where, archive = endpoint_of(sentinels), tmp_path / "archive"
-        metrics = FlusherMetrics("replicated")
-        flusher = make_flusher(where, archive, tier="replicated", metrics=metrics)
-        first, second, third = sentinels.sentinels
-
-        def is_impossible() -> float | None:
-            labels = {"partition": "0"}
-            return metrics.registry.get_sample_value("busyapi_failover_impossible", labels)
-
-        with capture_logs() as logs:
-            async with run_flusher(flusher):
-                assert is_impossible() == 0
-                first.kill9()
-                second.kill9()
-                await poll_until(lambda: is_impossible() == 1, "the metric", seconds=20)
-                assert not flusher.not_ready_reason
-                third.kill9()
-                await poll_until(lambda: len(reasons(logs)) > 1, "another reason", seconds=20)
-                for sentinel in sentinels.sentinels:
-                    sentinel.start()
-                await poll_until(lambda: is_impossible() == 0, "Sentinels again", seconds=30)
-        assert "NOQUORUM" in reasons(logs)[0]
-        assert "no Sentinel answers" in reasons(logs)
-
-
-def reasons(logs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return why no failover was possible, as logged."""
-    return [log["detail"] for log in logs if log["event"] == "failover_impossible"]
 
 
 async def test_right_that_a_failover_needs_is_missed_while_all_is_well(tmp_path: Path) -> None:

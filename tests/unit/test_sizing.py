@@ -147,9 +147,19 @@ def test_a_bound_above_the_maximum_needs_more_partitions(
     assert "set --partitions to 3 or more" in capsys.readouterr().err
 
 
+def test_servers_are_equal_and_each_has_a_node(capsys: pytest.CaptureFixture[str]) -> None:
+    one, three = (make_plan(PlanRequest(MILLION, servers=servers)) for servers in (1, 3))
+    assert three.redis_cores > one.redis_cores
+    assert (three.redis_gib, three.aof_gib) == (one.redis_gib, one.aof_gib)
+    assert plan_node_room(three, 4).memory_gib > plan_node_room(one, 4).memory_gib
+    assert "valkey.replicas: 3" in render_plan(three, three, 3)
+    assert main(["sizing", "--servers", "5"]) == 2
+    assert "set --nodes to 5 or more" in capsys.readouterr().err
+
+
 def test_every_printed_value_exists_in_the_chart() -> None:
-    for partitions, count in ((1, 7), (4, 6)):
-        plan = make_plan(PlanRequest(MILLION, partitions=partitions))
+    for partitions, servers, count in ((1, 1, 7), (1, 3, 8), (4, 1, 6)):
+        plan = make_plan(PlanRequest(MILLION, partitions=partitions, servers=servers))
         lines = render_plan(plan, plan, 3).partition("values of the chart:\n")[2].splitlines()
         assert len(lines) == count
         for line in lines:

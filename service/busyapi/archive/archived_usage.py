@@ -1,9 +1,11 @@
-"""One archived line as a value. Only this module of the archive uses msgspec.
+"""Archived lines as values. Only this module of the archive uses msgspec.
 
-The usage is parsed into plain values, not into a typed struct: a struct skips members that it does
-not know, and would not notice invalid UTF-8 or numbers beyond a double in them.
+`parse_line` parses a usage into plain values, not into a typed struct: a struct skips members that
+it does not know, and would not notice invalid UTF-8 or numbers beyond a double in them. `read_rows`
+skips them for a fifth of the cost. It is for lines whose checksums match.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +25,32 @@ class ArchivedUsage(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     """The digest of the credential that posted the usage; None if the usage has no stamp."""
     tenant: str | None = None
 
+
+class NamedMembers(msgspec.Struct, gc=False, rename="camel"):
+    """The members of a usage that the contract names. Each may be any value, or be missing."""
+
+    patient_id: Any = None
+    timestamp: Any = None
+    medication: Any = None
+
+
+class UsageRow(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"):
+    """A line, without the further members of its usage."""
+
+    id: int
+    received_at: str
+    usage: NamedMembers
+    writer: str | None = None
+    tenant: str | None = None
+
+
+class _RawMembers(msgspec.Struct, gc=False):
+    usage: dict[str, msgspec.Raw]
+
+
+_row_decoder = msgspec.json.Decoder(UsageRow)
+_raw_decoder = msgspec.json.Decoder(_RawMembers)
+_encoder = msgspec.json.Encoder()
 
 _decoder = msgspec.json.Decoder(ArchivedUsage, float_hook=parse_float)
 
@@ -46,6 +74,45 @@ def parse_line(line: bytes) -> ArchivedUsage:
     raise ArchiveDamaged(reason)
 
 
-def extract_usage(line: bytes) -> bytes:
-    """Return the JSON of a valid line's usage, exactly as archived."""
-    return split_archived_stamp(line).usage.partition(b',"usage":')[2][:-1]
+def read_rows(lines: bytes) -> list[UsageRow]:
+    """Parse lines, each with its newline.
+
+    Raises:
+        ArchiveDamaged: one is not a line of the archive. The message never contains it.
+    """
+    try:
+        lines.decode()
+        return _row_decoder.decode_lines(lines)
+    except (ValueError, RecursionError):
+        reason = "a line is not a line of the archive"
+    raise ArchiveDamaged(reason)
+
+
+def read_members(line: bytes | str) -> dict[str, bytes]:
+    """Return the JSON of each member of a valid line's usage, exactly as archived."""
+    return {name: bytes(raw) for name, raw in _raw_decoder.decode(line).usage.items()}
+
+
+def render_members(members: dict[str, bytes]) -> str:
+    """Return members as the text of a JSON object."""
+    return _encoder.encode({name: msgspec.Raw(raw) for name, raw in members.items()}).decode()
+
+
+def read_value(raw: bytes | str) -> Any:
+    """Parse the JSON of a member."""
+    return msgspec.json.decode(raw)
+
+
+def render_value(value: Any) -> str:
+    """Return a value as JSON."""
+    return _encoder.encode(value).decode()
+
+
+def render_lines_of_values(
+    names: Sequence[str], columns: Sequence[Sequence[Any]], *, raw: str
+) -> bytes:
+    """Return a JSON object a line, from columns of values. The column `raw` holds JSON."""
+    at = names.index(raw)
+    parsed = [value if value is None else msgspec.Raw(value.encode()) for value in columns[at]]
+    rows = zip(*columns[:at], parsed, *columns[at + 1 :], strict=True)
+    return _encoder.encode_lines([dict(zip(names, row, strict=True)) for row in rows])

@@ -21,6 +21,7 @@ from busyapi.archive.format import (
     parse_footer_size,
 )
 from busyapi.archive.paths import ArchiveFile
+from busyapi.archive.ranges import SeqRange
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import Seq
 
@@ -39,18 +40,31 @@ class Block(NamedTuple):
         """The offset after it."""
         return self.offset + self.header.size
 
-    def lines(self) -> list[bytes]:
-        """Return its lines, without newlines.
+    def read(self) -> bytes:
+        """Return its lines, each with its newline.
 
         Raises:
             ArchiveDamaged: the number of lines differs from its header.
         """
-        lines = decompress(self.data).split(b"\n")
-        if lines.pop() or len(lines) != self.header.last - self.header.first + 1:
+        lines = decompress(self.data)
+        count = self.header.last - self.header.first + 1
+        if not lines.endswith(b"\n") or lines.count(b"\n") != count:
             raise ArchiveDamaged(
                 f"the block at {self.offset} has other lines than its header states"
             )
         return lines
+
+    def read_span(self, span: SeqRange) -> bytes:
+        """Return the lines of these seqs; raise as `read`."""
+        lines, header = self.read(), self.header
+        if span == (header.first, header.last):
+            return lines
+        chosen = lines.splitlines(keepends=True)
+        return b"".join(chosen[span.first - header.first : span.last - header.first + 1])
+
+    def lines(self) -> list[bytes]:
+        """Return its lines, without newlines; raise as `read`."""
+        return self.read().split(b"\n")[:-1]
 
     def line(self, seq: Seq) -> bytes:
         """Return the line of a seq in this block."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from busyapi.archive_cli import restore
 from busyapi.archive_cli.accept_loss import accept_loss
-from busyapi.archive_cli.export import export_parquet
+from busyapi.archive_cli.export_command import run_export
+from busyapi.archive_cli.export_options import add_export_options
 from busyapi.archive_cli.export_record import record_before, record_export
-from busyapi.archive_cli.ls import render_table
+from busyapi.archive_cli.ls import list_files, render_table
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.progress import Progress
 from busyapi.archive_cli.query import find_line
@@ -78,7 +79,9 @@ def add_commands(
         parser.set_defaults(run=run, audit_mode=audit_mode)
         return parser
 
-    add_partition_option(add("ls", _ls, "  busyapi archive ls\n"))
+    listing = add("ls", _ls, "  busyapi archive ls\n  busyapi archive ls --json\n")
+    add_partition_option(listing)
+    listing.add_argument("--json", action="store_true", help="print one JSON object for each file")
     cat = add("cat", _cat, _CAT_EXAMPLES)
     cat.add_argument(
         "--id", type=parse_id, metavar="ID", help="the one usage with this id; no other option"
@@ -89,14 +92,7 @@ def add_commands(
     verify.add_argument(
         "--json", action="store_true", help="print one JSON object for each partition"
     )
-    exporting = add("export", _export, _EXPORT_EXAMPLES)
-    exporting.add_argument(
-        "file",
-        type=Path,
-        metavar="FILE",
-        help="an existing file is replaced when the new one is complete",
-    )
-    add_query_options(exporting)
+    add_export_options(add("export", run_export, _EXPORT_EXAMPLES))
     accept = add("accept-loss", _accept_loss, _ACCEPT_EXAMPLES)
     accept.add_argument("--partition", type=int, required=True, metavar="N", help="from 0")
     accept.add_argument(
@@ -120,7 +116,7 @@ def add_commands(
 _CAT_EXAMPLES = """\
   busyapi archive cat --id 22954
   busyapi archive cat --from 2026-11-23 --to 2026-11-24 > day.ndjson
-  busyapi archive cat --patient 100 | head
+  busyapi archive cat --patient 100 --patient 101 --medication Albuterol | head
 """
 _VERIFY_EXAMPLES = """\
   busyapi archive verify && echo intact
@@ -130,6 +126,9 @@ _VERIFY_EXAMPLES = """\
 _EXPORT_EXAMPLES = """\
   busyapi archive export usages.parquet
   busyapi archive export --from 2026-11-23T00:00:00Z --to 2026-11-24T00:00:00Z day.parquet
+  busyapi archive export --after-id 0 first.parquet
+  busyapi archive export --partition-by day --flatten /device/battery usages/
+  busyapi archive export --format csv - | head
 """
 _ACCEPT_EXAMPLES = """\
   busyapi archive accept-loss --partition 0 --through 22954 --reason 'volume lost, ticket 123'
@@ -142,10 +141,16 @@ def _ls(options: argparse.Namespace) -> int:
     Columns: kind, ids, number of ids, times of the first and the last receipt, file.
     """
     for status in find_partitions(options.dir, options.only):
+        if options.json:
+            if status.error:
+                print_error(status.error)
+            for row in list_files(status.partition) if status.partition else ():
+                write_output(json.dumps(row) + "\n")
+            continue
         if status.error:
             write_output(f"{status.problem}: {status.error}\n")
-        for row in render_table(status.partition) if status.partition else ():
-            write_output(row + "\n")
+        for line in render_table(status.partition) if status.partition else ():
+            write_output(line + "\n")
     return EXIT_OK
 
 
@@ -161,9 +166,8 @@ def _cat(options: argparse.Namespace) -> int:
         return _cat_id(options)
     selection = Selection(options)
     blocks = selection.read_lines("reading", stdout_has_data=True)
-    for lines in record_before(options, blocks):
-        if lines:
-            write_output(b"\n".join(lines) + b"\n")
+    for _, lines in record_before(options, blocks):
+        write_output(lines)
     return EXIT_FAILED if selection.has_errors else EXIT_OK
 
 
@@ -194,21 +198,6 @@ def _verify(options: argparse.Namespace) -> int:
     # One write: the exit code must not depend on how fast a reader of one line closes the pipe.
     write_output("\n".join(rows) + "\n")
     return EXIT_FAILED if problems else EXIT_OK
-
-
-def _export(options: argparse.Namespace) -> int:
-    """Write archived usages into a Parquet file.
-
-    Columns: id, received_at, patient_id, medication, timestamp, usage (all of it, as JSON), writer
-    and tenant. The file appears when it is complete. Needs pyarrow: in a clone, run
-    `.venv/bin/pip install -e '.[parquet]'`.
-    """
-    selection = Selection(options)
-    # The record follows the checks of the target, before the first usage is read.
-    blocks = record_before(options, selection.read_lines("exporting"))
-    rows = export_parquet(blocks, options.file)
-    write_output(f"{rows} usages in {options.file}\n")
-    return EXIT_FAILED if selection.has_errors else EXIT_OK
 
 
 def _accept_loss(options: argparse.Namespace) -> int:

@@ -1,86 +1,168 @@
-"""Export to Parquet. No other module imports pyarrow, which is loaded only for this."""
+"""`archive export`: archived usages as a table of typed columns, all or nothing.
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
-from itertools import chain
+    lines of blocks ──columns──> record batch ──export_formats──> file, folder of days, or stdout
+
+Only this module, `columns`, `device_times` and `export_formats` import pyarrow, which is an extra.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import BinaryIO, Self
 
-from busyapi.archive.archived_usage import ArchivedUsage, extract_usage, parse_line
-from busyapi.archive_cli.export_target import open_target
-from busyapi.errors import ArchiveError
+import pyarrow as pa
+import pyarrow.compute as pc
 
-ROW_GROUP_ROWS = 65_536
-"""Rows in one row group, which this process, and later a reader of the file, holds in memory."""
+from busyapi.archive_cli.columns import make_batch, make_schema
+from busyapi.archive_cli.export_formats import TableWriter
+from busyapi.archive_cli.export_options import ExportFormat, Flattened
+from busyapi.archive_cli.export_target import open_folder, open_output, open_target
+from busyapi.archive_cli.selection import SelectedLines
+
+BATCH_BYTES = 1 << 23
+"""Bytes of lines, uncompressed, in one record batch."""
+MAX_OPEN_DAYS = 3
+"""Files of days that are open at a time. Usages of one day may be received around midnight of an
+API process whose clock is late; whatever comes later gets a file of its own."""
 
 
-class PyarrowMissing(ArchiveError):
-    """Parquet needs pyarrow: run `.venv/bin/pip install -e '.[parquet]'` in a clone."""
+def export_table(
+    blocks: Iterable[SelectedLines],
+    target: Path | None,
+    kind: ExportFormat,
+    flattened: Sequence[Flattened] = (),
+    *,
+    by_day: bool = False,
+    replace: bool = False,
+    metadata: dict[str, str] | None = None,
+) -> int:
+    """Write lines as a table, and return the number of usages.
 
-
-def export_parquet(blocks: Iterable[list[bytes]], target: Path) -> int:
-    """Write lines into a Parquet file, all or nothing; return the number of lines.
+    `target`: None for standard output. With `by_day` it is a folder, with one folder a day in it.
 
     Raises:
-        PyarrowMissing: pyarrow is not installed.
         WrongTarget: the target cannot be written; no line was read.
-        OSError: the target could not be written completely, and is as before.
+        OSError: it could not be written completely, and is as before.
         ArchiveDamaged: a line is invalid.
     """
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to load
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError:
-        raise PyarrowMissing from None
-    text = pa.string()
-    schema = pa.schema(
-        [
-            pa.field("id", pa.int64(), nullable=False),
-            pa.field("received_at", pa.timestamp("ms", tz="UTC"), nullable=False),
-            pa.field("patient_id", text),
-            pa.field("medication", text),
-            pa.field("timestamp", text),
-            pa.field("usage", text, nullable=False),
-            pa.field("writer", text),
-            pa.field("tenant", text),
-        ]
-    )
-    rows = 0
+    schema = make_schema(flattened, **(metadata or {}))
+    batches = _make_batches(blocks, schema, flattened)
+    if target is None:
+        with open_output() as file, TableWriter(file, kind, schema, is_stream=True) as writer:
+            return _write_all(batches, writer)
+    if by_day:
+        with open_folder(target) as folder:
+            return _write_days(batches, folder, kind, schema)
     with (
-        open_target(target) as file,
-        parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+        open_target(target, replace=replace) as file,
+        TableWriter(file, kind, schema) as writer,
     ):
-        for group in _group_rows(blocks):
-            writer.write_batch(pa.record_batch(_make_columns(group), schema=schema))
-            rows += len(group)
+        return _write_all(batches, writer)
+
+
+def _write_all(batches: Iterable[pa.RecordBatch], writer: TableWriter) -> int:
+    rows = 0
+    for batch in batches:
+        writer.write(batch)
+        rows += batch.num_rows
     return rows
 
 
-def _group_rows(blocks: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
+def _make_batches(
+    blocks: Iterable[SelectedLines], schema: pa.Schema, flattened: Sequence[Flattened]
+) -> Iterator[pa.RecordBatch]:
+    """Yield record batches. Blocks are joined: many archives have a block for a few usages."""
+    for partition, group in _group_blocks(blocks):
+        yield make_batch(group, partition, schema, flattened)
+
+
+def _group_blocks(blocks: Iterable[SelectedLines]) -> Iterator[tuple[int, list[bytes]]]:
     group: list[bytes] = []
-    for line in chain.from_iterable(blocks):
-        group.append(line)
-        if len(group) == ROW_GROUP_ROWS:
-            yield group
-            group = []
+    size, number = 0, -1
+    for partition, lines in blocks:
+        if group and (partition != number or size >= BATCH_BYTES):
+            yield number, _join_small(group)
+            group, size = [], 0
+        number = partition
+        group.append(lines)
+        size += len(lines)
     if group:
-        yield group
+        yield number, _join_small(group)
 
 
-def _make_columns(group: list[bytes]) -> list[list[Any]]:
-    rows: list[ArchivedUsage] = [parse_line(line) for line in group]
-    return [
-        [row.id for row in rows],
-        [datetime.fromisoformat(row.received_at) for row in rows],
-        [_to_text(row.usage.get("patientId")) for row in rows],
-        [_to_text(row.usage.get("medication")) for row in rows],
-        [_to_text(row.usage.get("timestamp")) for row in rows],
-        [extract_usage(line).decode() for line in group],
-        [row.writer for row in rows],
-        [row.tenant for row in rows],
-    ]
+def _join_small(blocks: list[bytes]) -> list[bytes]:
+    """Join neighbours, so that each part but the last has a quarter of a MiB."""
+    joined: list[bytes] = []
+    part: list[bytes] = []
+    for lines in blocks:
+        part.append(lines)
+        if sum(map(len, part)) >= _MIN_PART_BYTES:
+            joined.append(b"".join(part))
+            part = []
+    return [*joined, b"".join(part)] if part else joined
 
 
-def _to_text(value: object) -> str | None:
-    """Return a member as text, None if it is neither text nor a number (an id may be a number)."""
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+_MIN_PART_BYTES = 1 << 18
+
+
+def _write_days(
+    batches: Iterable[pa.RecordBatch], folder: Path, kind: ExportFormat, schema: pa.Schema
+) -> int:
+    """Write a folder for each UTC day on which usages were received, as Hive names it."""
+    rows = 0
+    with _DayFiles(folder, kind, schema) as days:
+        for batch in batches:
+            dates = batch.column("received_at").cast(pa.date32())
+            for day in pc.unique(dates).sort():
+                days.write(str(day), batch.filter(pc.equal(dates, day)))
+            rows += batch.num_rows
+    return rows
+
+
+class _DayFiles:
+    """The files of days. Those of the latest days that were written to are open."""
+
+    def __init__(self, folder: Path, kind: ExportFormat, schema: pa.Schema) -> None:
+        self._folder, self._kind, self._schema = folder, kind, schema
+        self._open: dict[str, ExitStack] = {}
+        self._writers: dict[str, TableWriter] = {}
+        self._parts: dict[str, int] = {}
+
+    def write(self, day: str, batch: pa.RecordBatch) -> None:
+        """Write usages of one day."""
+        if day not in self._open:
+            if len(self._open) == MAX_OPEN_DAYS:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[day] = self._open_file(day)
+        self._open[day] = self._open.pop(day)  # the one that was used last is the last one
+        self._writers[day].write(batch)
+
+    def _open_file(self, day: str) -> ExitStack:
+        part = self._parts[day] = self._parts.get(day, 0) + 1
+        place = self._folder / f"received_day={day}"
+        place.mkdir(exist_ok=True)
+        files = ExitStack()
+        file = files.enter_context((place / f"usages-{part:04}.{self._kind}").open("xb"))
+        files.callback(_sync, file)
+        self._writers[day] = TableWriter(file, self._kind, self._schema)
+        files.push(self._writers[day])
+        return files
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for files in self._open.values():
+            files.__exit__(kind, error, trace)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

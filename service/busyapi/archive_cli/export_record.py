@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from busyapi.archive_cli.partitions import find_partitions
-from busyapi.archive_cli.selection import print_error
+from busyapi.archive_cli.selection import SelectedLines, print_error
 from busyapi.audit.files import audit_folder
 from busyapi.audit.patients import create_salt, digest_patient
 from busyapi.audit.record import MAX_TEXT, AuditEntry, format_time
@@ -22,14 +22,17 @@ from busyapi.audit.writer import AuditWriter
 from busyapi.errors import ArchiveError
 from busyapi.usage_json import format_received_at
 
+PATIENTS_IN_RECORD = 3
+"""How many digests a record has room for, beside the other conditions."""
+
 
 class NotRecorded(ArchiveError):
     """The export cannot be recorded in the audit trail."""
 
 
 def record_before(
-    options: argparse.Namespace, blocks: Iterator[list[bytes]]
-) -> Iterator[list[bytes]]:
+    options: argparse.Namespace, blocks: Iterator[SelectedLines]
+) -> Iterator[SelectedLines]:
     """Yield these blocks of lines, after the export is recorded."""
     record_export(options)
     yield from blocks
@@ -50,8 +53,8 @@ def record_export(options: argparse.Namespace) -> None:
         if options.audit_mode == "auto" and not folder.is_dir():
             continue
         try:
-            entry = _make_entry(options, folder)
-            AuditWriter(options.dir, partition, retention_days=0).append([entry])
+            entries = [_make_entry(text) for text in _describe_resources(options, folder)]
+            AuditWriter(options.dir, partition, retention_days=0).append(entries)
         except (ArchiveError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             if options.audit_mode == "required":
@@ -74,28 +77,47 @@ def _find_partitions(options: argparse.Namespace) -> list[int]:
     ]
 
 
-def _make_entry(options: argparse.Namespace, folder: Path) -> AuditEntry:
+def _make_entry(resource: str) -> AuditEntry:
     return AuditEntry(
         time=format_time(time.time()),
         action="export",
-        resource=_describe_resource(options, folder)[:MAX_TEXT],
+        resource=resource[:MAX_TEXT],
         name=f"os:{_user_name()}"[:MAX_TEXT],
         address=socket.gethostname(),
     )
 
 
-def _describe_resource(options: argparse.Namespace, folder: Path) -> str:
+def _describe_resources(options: argparse.Namespace, folder: Path) -> list[str]:
+    """Return what is read: one text, or more if one cannot hold all patients."""
     if getattr(options, "id", None) is not None:
-        return f"usage/{options.id}"
-    conditions = {}
-    if options.since is not None:
-        conditions["from"] = format_received_at(options.since)
-    if options.until is not None:
-        conditions["to"] = format_received_at(options.until)
-    if options.patient is not None:
+        return [f"usage/{options.id}"]
+    conditions: list[tuple[str, str]] = [
+        (name, format_received_at(value))
+        for name, value in (
+            ("from", options.since),
+            ("to", options.until),
+            ("device-from", options.device_since),
+            ("device-to", options.device_until),
+        )
+        if value is not None
+    ]
+    if (after := getattr(options, "after_id", None)) is not None:
+        conditions.append(("after-id", str(after)))
+    medications = [("medication", name) for name in options.medication or ()]
+    patients = options.patient or []
+    if patients:
         create_salt(folder)
-        conditions["patient"] = digest_patient(folder, options.patient)
-    return "query?" + urlencode(conditions, safe=":")
+    digests = [("patient", digest_patient(folder, patient)) for patient in patients]
+    return [
+        # The patients come before what may be cut off.
+        "query?" + urlencode([*conditions, *group, *medications], safe=":")
+        for group in _make_groups(digests)
+    ]
+
+
+def _make_groups(digests: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    starts = range(0, len(digests), PATIENTS_IN_RECORD)
+    return [digests[start : start + PATIENTS_IN_RECORD] for start in starts] or [[]]
 
 
 def _user_name() -> str:

@@ -7,6 +7,7 @@ from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange
 from busyapi.archive.reader import read_footer
 from busyapi.archive_cli.snapshot import ArchivePartition
+from busyapi.usage_json import format_received_at
 
 
 def render_table(partition: ArchivePartition) -> Iterator[str]:
@@ -34,17 +35,41 @@ def _first_id(partition: ArchivePartition) -> int:
     return partition.id_of(max(identity.kept_from, identity.strides.start))
 
 
+def list_files(partition: ArchivePartition) -> Iterator[dict[str, object]]:
+    """Yield the facts of each file. An open segment has no last id and no count."""
+    for file in partition.list_files().files:
+        is_open = file.kind is FileKind.OPEN
+        times = _read_times(partition, file) if file.kind is FileKind.SEGMENT else None
+        yield {
+            "partition": partition.identity.partition,
+            "kind": file.kind,
+            "file": file.path,
+            "firstId": partition.id_of(file.first),
+            "lastId": None if is_open else partition.id_of(file.last),
+            "ids": None if is_open else file.seq_count,
+            "firstReceivedAt": format_received_at(times[0]) if times else None,
+            "lastReceivedAt": format_received_at(times[1]) if times else None,
+        }
+
+
 def _describe_times(partition: ArchivePartition, file: ArchiveFile) -> str:
     """Return when the first and the last usage of a segment were received."""
     if file.kind is not FileKind.SEGMENT:
         return ""
+    times = _read_times(partition, file)
+    if times is None:
+        return "footer damaged: see verify"
+    return f"{_format_second(times[0])} {_format_second(times[1])}"
+
+
+def _read_times(partition: ArchivePartition, file: ArchiveFile) -> tuple[int, int] | None:
+    """Return the earliest and the latest receivedAt of a segment; None without a valid footer."""
     with partition.open_file(file) as opened:
         footer = read_footer(opened[0]) if opened else None
     if footer is None:
-        return "footer damaged: see verify"
+        return None
     earliest = min(entry.earliest_ms for entry in footer.block_index)
-    latest = max(entry.latest_ms for entry in footer.block_index)
-    return f"{_format_second(earliest)} {_format_second(latest)}"
+    return earliest, max(entry.latest_ms for entry in footer.block_index)
 
 
 def _format_second(ms: int) -> str:

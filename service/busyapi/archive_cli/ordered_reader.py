@@ -21,6 +21,9 @@ ProblemReporter = Callable[[str], None]
 """Called with a description of each problem; reading continues after it."""
 
 
+ALL_SEQS = SeqRange(Seq(1), Seq(MAX_ID))
+
+
 class SelectedBlock(NamedTuple):
     """A block, and the seqs that the reader takes from it."""
 
@@ -37,8 +40,13 @@ class OrderedReader:
         partition: ArchivePartition,
         may_match_block: Callable[[int, int], bool],
         report: ProblemReporter,
+        seqs: SeqRange = ALL_SEQS,
     ) -> None:
-        """Prepare. `may_match_block` decides by earliest and latest receivedAt."""
+        """Prepare. `may_match_block` decides by earliest and latest receivedAt.
+
+        Only `seqs` are read, and only of them is anything reported.
+        """
+        self._seqs = seqs
         self._partition = partition
         self._may_match_block = may_match_block
         self._report = report
@@ -48,14 +56,17 @@ class OrderedReader:
     def read_blocks(
         self, advance: Callable[[int], None] = lambda _: None
     ) -> Iterator[SelectedBlock]:
-        """Yield the blocks; `advance` gets the size of each file that has been read."""
+        """Yield the blocks; `advance` gets the number of bytes that were read or skipped."""
         # Read the mark first: what it covers was on disk before the files are listed.
         reached = high_water.read_mark(self._partition.folder, self._partition.identity.archive_id)
         files = self._partition.list_files().files
         floor = self._partition.identity.kept_from
         covering = [file for file in files if file.kind in COVERING_KINDS and file.last >= floor]
         at = floor
-        for span, file in _plan_reads(files, floor):
+        for planned, file in _plan_reads(files, floor):
+            span = _restrict(planned, self._seqs)
+            if span is None:
+                continue
             for part in self._read_file(file, span, advance):
                 first, last = max(part.span.first, at), part.span.last
                 if first <= last:
@@ -75,25 +86,32 @@ class OrderedReader:
         # Read it again: what retention has deleted in the meantime is not missing.
         floor = stored.kept_from if stored else self._partition.identity.kept_from
         covering.sort()
-        for hole in find_holes(covering, floor, highest):
+        first, last = max(floor, self._seqs.first), min(highest, self._seqs.last)
+        for hole in find_holes(covering, first, last):
             self._report(f"{self._partition.describe_ids(hole)}: in no file")
         for one, other in find_overlaps(covering):
-            ids = self._partition.describe_ids(SeqRange(other.first, min(one.last, other.last)))
-            self._report(f"{ids}: in {one.path} and in {other.path}, read from one of them")
+            overlap = SeqRange(other.first, min(one.last, other.last))
+            if _restrict(overlap, self._seqs):
+                ids = self._partition.describe_ids(overlap)
+                self._report(f"{ids}: in {one.path} and in {other.path}, read from one of them")
 
     def _read_file(
         self, file: ArchiveFile, span: SeqRange, advance: Callable[[int], None]
     ) -> Iterator[SelectedBlock]:
         self._next_seq = file.first
+        done = 0
         try:
             with self._partition.open_file(file) as opened:
                 if opened is None:
                     return
                 fd, current = opened
+                size = os.fstat(fd).st_size
                 for block in self._select_blocks(fd, current, span):
+                    advance(block.end - done)
+                    done = block.end
                     for part in intersect(SeqRange(block.header.first, block.header.last), [span]):
                         yield SelectedBlock(current.path, block, part)
-                advance(os.fstat(fd).st_size)
+                advance(size - done)
         except (ArchiveDamaged, OSError) as error:
             self._report(f"{file.path}: {error}")
 
@@ -103,7 +121,8 @@ class OrderedReader:
         if footer and matches_file(footer, file, own.owner_at(file.first)):
             self._next_seq = Seq(file.last + 1)
             for entry in footer.block_index:
-                if not self._may_match_block(entry.earliest_ms, entry.latest_ms):
+                is_asked = entry.first <= span.last and entry.last >= span.first
+                if not is_asked or not self._may_match_block(entry.earliest_ms, entry.latest_ms):
                     continue
                 block = read_block_at(fd, entry.offset)
                 if block and (block.header.first, block.header.last) == (entry.first, entry.last):
@@ -134,6 +153,10 @@ class OrderedReader:
     def _report_unreadable(self, file: ArchiveFile, seqs: SeqRange, span: SeqRange) -> None:
         for part in intersect(seqs, [span]):
             self._report(f"{file.path}: {self._partition.describe_ids(part)} cannot be read")
+
+
+def _restrict(span: SeqRange, seqs: SeqRange) -> SeqRange | None:
+    return next(intersect(span, [seqs]), None)
 
 
 def _plan_reads(files: Iterable[ArchiveFile], floor: Seq) -> list[tuple[SeqRange, ArchiveFile]]:

@@ -8,6 +8,8 @@ from types import TracebackType
 from typing import Self
 
 _INTERVAL_SECONDS = 0.2
+_MIN_SECONDS = 0.001
+_MINUTE, _HOUR = 60, 3600
 
 
 class Progress:
@@ -22,7 +24,7 @@ class Progress:
         """
         self._verb, self._total = verb, max(1, total)
         self._done = 0
-        self._shown_at = time.monotonic()
+        self._shown_at = self._started = time.monotonic()
         self._shown = False
         self._is_visible = sys.stderr.isatty() and (not stdout_has_data or _is_stdout_a_file())
 
@@ -40,11 +42,16 @@ class Progress:
     def advance(self, count: int) -> None:
         """Count more bytes, and update the line at most every 0.2 seconds."""
         self._done += count
-        if self._is_visible and time.monotonic() - self._shown_at >= _INTERVAL_SECONDS:
-            self._shown_at = time.monotonic()
-            self._shown = True
+        now = time.monotonic()
+        if self._is_visible and now - self._shown_at >= _INTERVAL_SECONDS:
+            self._shown_at, self._shown = now, True
             share = min(100, 100 * self._done // self._total)
-            sys.stderr.write(f"\r{self._verb}: {self._done / 1e6:,.0f} MB, {share} % ")
+            rate = self._done / max(now - self._started, _MIN_SECONDS)
+            seconds = max(0, self._total - self._done) / rate if rate else 0
+            sys.stderr.write(
+                f"\r{self._verb}: {self._done / 1e6:,.0f} MB, {share} %, {rate / 1e6:,.1f} MB/s,"
+                f" {_format_duration(seconds)} left \x1b[K"
+            )
             sys.stderr.flush()
 
     def clear(self) -> None:
@@ -53,6 +60,14 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._shown = False
+
+
+def _format_duration(seconds: float) -> str:
+    if seconds < _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    return f"{seconds / _HOUR:.1f} h"
 
 
 def _is_stdout_a_file() -> bool:

@@ -1,56 +1,20 @@
-"""Selection of lines of an archive: by id, by time, by patient."""
+"""Selection of lines of an archive: by id, or by a query."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from busyapi.archive import high_water
-from busyapi.archive.archived_usage import ArchivedUsage, parse_line
 from busyapi.archive.block_builder import MAX_RECEIVED_MS
 from busyapi.archive.format import IndexEntry
 from busyapi.archive.paths import ArchiveFile, FileKind
-from busyapi.archive.ranges import COVERING_KINDS
+from busyapi.archive.ranges import COVERING_KINDS, SeqRange
 from busyapi.archive.reader import Block, read_block_at, read_footer, scan_blocks
-from busyapi.archive_cli.ordered_reader import OrderedReader, ProblemReporter
+from busyapi.archive_cli.line_filter import Query
+from busyapi.archive_cli.ordered_reader import ALL_SEQS, OrderedReader, ProblemReporter
 from busyapi.archive_cli.partitions import PartitionStatus
 from busyapi.archive_cli.snapshot import ArchiveNotFound, ArchivePartition
 from busyapi.errors import ArchiveDamaged, UsageExpired
 from busyapi.ids import Seq, UsageId
-from busyapi.usage_json import format_received_at
-
-
-class Query(NamedTuple):
-    """The conditions that a line must meet."""
-
-    since_ms: int = 0
-    """Received at this time or later, in milliseconds since 1970."""
-    until_ms: int | None = None
-    """Received before this time."""
-    patient: str | None = None
-
-    def may_match_block(self, earliest_ms: int, latest_ms: int) -> bool:
-        """Return whether a block with these times may hold a matching line."""
-        too_late = self.until_ms is not None and earliest_ms >= self.until_ms
-        return latest_ms >= self.since_ms and not too_late
-
-    def matches_whole_block(self, earliest_ms: int, latest_ms: int) -> bool:
-        """Return whether every line of a block with these times matches."""
-        too_late = self.until_ms is not None and latest_ms >= self.until_ms
-        return self.patient is None and earliest_ms >= self.since_ms and not too_late
-
-    def matches_time(self, row: ArchivedUsage) -> bool:
-        """Return whether a usage was received in the time."""
-        # These strings have a fixed width, so their order is that of the times.
-        early = row.received_at < format_received_at(self.since_ms)
-        late = self.until_ms is not None and row.received_at >= format_received_at(self.until_ms)
-        return not early and not late
-
-    def matches_patient(self, row: ArchivedUsage) -> bool:
-        """Return whether a usage is of the patient."""
-        if self.patient is None:
-            return True
-        patient = row.usage.get("patientId")
-        return isinstance(patient, str | int) and str(patient) == self.patient
 
 
 @dataclass
@@ -61,8 +25,7 @@ class BlockTimes:
     latest_ms: int | None = None
     """None: there was no block."""
     lines_in_time: int = 0
-    """Lines that were received in the time of the query, of any patient. Not counted are those of
-    blocks that match as a whole."""
+    """Lines that were received in the time of the query, whatever their content."""
 
     def add_block(self, earliest_ms: int, latest_ms: int) -> None:
         """Add the times of a block."""
@@ -76,10 +39,13 @@ def select_lines(
     report: ProblemReporter,
     advance: Callable[[int], None] = lambda _: None,
     times: BlockTimes | None = None,
-) -> Iterator[list[bytes]]:
-    """Yield the matching lines of each block: in the order of ids, each once, without newlines.
+    *,
+    seqs: SeqRange = ALL_SEQS,
+) -> Iterator[bytes]:
+    """Yield the matching lines of each block: in the order of ids, each once, with newlines.
 
-    `advance` gets the size of each file that has been read, `times` the times of each block.
+    `advance` gets the number of bytes that have been read or skipped, `times` the times of each
+    block.
     """
     times = times or BlockTimes()
 
@@ -87,19 +53,21 @@ def select_lines(
         times.add_block(earliest_ms, latest_ms)
         return query.may_match_block(earliest_ms, latest_ms)
 
-    for part in OrderedReader(partition, may_match_block, report).read_blocks(advance):
-        header, (first, last) = part.block.header, part.span
+    reader = OrderedReader(partition, may_match_block, report, seqs)
+    for part in reader.read_blocks(advance):
+        header = part.block.header
         try:
-            lines = part.block.lines()[first - header.first : last - header.first + 1]
-            if not query.matches_whole_block(header.earliest_ms, header.latest_ms):
-                rows = [(line, parse_line(line)) for line in lines]
-                in_time = [(line, row) for line, row in rows if query.matches_time(row)]
-                times.lines_in_time += len(in_time)
-                lines = [line for line, row in in_time if query.matches_patient(row)]
+            lines = part.block.read_span(part.span)
+            if not query.covers_block(header.earliest_ms, header.latest_ms):
+                lines = query.select_received(lines)
+            times.lines_in_time += lines.count(b"\n")
+            if query.has_content_conditions:
+                lines = query.select_content(lines)
         except ArchiveDamaged as error:
             report(f"{part.path}: {partition.describe_ids(part.span)} cannot be read: {error}")
             continue
-        yield lines
+        if lines:
+            yield lines
 
 
 def find_line(statuses: Sequence[PartitionStatus], usage_id: UsageId) -> bytes | None:

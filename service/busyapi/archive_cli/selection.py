@@ -2,14 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+from busyapi.archive_cli.increment import CannotIncrement, Increment, plan_increment
+from busyapi.archive_cli.line_filter import Query
+from busyapi.archive_cli.ordered_reader import ALL_SEQS
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.progress import Progress
-from busyapi.archive_cli.query import BlockTimes, Query, select_lines
+from busyapi.archive_cli.query import BlockTimes, select_lines
 from busyapi.archive_cli.snapshot import ArchivePartition
-from busyapi.archive_cli.verify import estimate_bytes
 from busyapi.errors import ArchiveError
 from busyapi.usage_json import format_received_at
 
@@ -42,7 +45,40 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", dest="until", type=parse_time, metavar="TIME", help="received before this time"
     )
-    parser.add_argument("--patient", metavar="ID", help="with this patientId")
+    parser.add_argument(
+        "--patient",
+        action="append",
+        metavar="ID",
+        help="with this patientId; give it again for several patients",
+    )
+    parser.add_argument(
+        "--medication", action="append", metavar="NAME", help="with this medication; likewise"
+    )
+    parser.add_argument(
+        "--device-from",
+        dest="device_since",
+        type=parse_time,
+        metavar="TIME",
+        help="with a device's time not before this one",
+    )
+    parser.add_argument(
+        "--device-to",
+        dest="device_until",
+        type=parse_time,
+        metavar="TIME",
+        help="with a device's time before this one",
+    )
+
+
+_OPTIONS = {
+    "only": "--partition",
+    "since": "--from",
+    "until": "--to",
+    "patient": "--patient",
+    "medication": "--medication",
+    "device_since": "--device-from",
+    "device_until": "--device-to",
+}
 
 
 def require_no_query(options: argparse.Namespace) -> None:
@@ -51,8 +87,7 @@ def require_no_query(options: argparse.Namespace) -> None:
     Raises:
         WrongOptions: one is.
     """
-    names = {"only": "--partition", "since": "--from", "until": "--to", "patient": "--patient"}
-    used = [name for dest, name in names.items() if getattr(options, dest) is not None]
+    used = [name for dest, name in _OPTIONS.items() if getattr(options, dest) is not None]
     if used:
         raise WrongOptions(
             f"--id selects one usage by itself: leave out --id, or {' and '.join(used)}"
@@ -64,36 +99,58 @@ def print_error(message: str) -> None:
     sys.stderr.write(f"busyapi: {message}\n")
 
 
+class SelectedLines(NamedTuple):
+    """Lines of one partition, each with its newline."""
+
+    partition: int
+    lines: bytes
+
+
 class Selection:
     """The usages that the options select, and what was found while they were read."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        """Check the options.
+        """Check the options, and plan the increment if there is one.
 
         Raises:
             WrongOptions: no time is both from `--from` on and before `--to`.
+            ArchiveNotFound: the folder holds no archive.
+            CannotIncrement: a partition cannot be read.
         """
-        if None not in {options.since, options.until} and options.since >= options.until:
-            raise WrongOptions(
-                f"--from {format_received_at(options.since)} must be earlier than --to"
-                f" {format_received_at(options.until)}: nothing is received between them"
-            )
+        _check_order(options.since, "--from", options.until, "--to")
+        _check_order(options.device_since, "--device-from", options.device_until, "--device-to")
         self._root, self._only = options.dir, options.only
-        self._query = Query(options.since or 0, options.until, options.patient)
+        self._query = Query(
+            options.since or 0,
+            options.until,
+            frozenset(options.patient or ()),
+            frozenset(options.medication or ()),
+            options.device_since,
+            options.device_until,
+        )
         self._times = BlockTimes()
         self._expired: list[str] = []
         self.has_errors = False
         """Whether something could not be read; it was printed and skipped."""
+        self.count = 0
+        """Usages that were read."""
+        after = getattr(options, "after_id", None)
+        self.increment = None if after is None else self._plan_increment(after)
 
-    def read_lines(self, verb: str, *, stdout_has_data: bool = False) -> Iterator[list[bytes]]:
+    def _plan_increment(self, after: int) -> Increment:
+        statuses = find_partitions(self._root, self._only)
+        errors = [status.error for status in statuses if status.error]
+        if errors:
+            raise CannotIncrement(f"--after-id needs every partition: {'; '.join(errors)}")
+        return plan_increment([status.partition for status in statuses if status.partition], after)
+
+    def read_lines(self, verb: str, *, stdout_has_data: bool = False) -> Iterator[SelectedLines]:
         """Yield the lines; at the end, print why if there was none.
 
         `verb` and `stdout_has_data` are those of `Progress`.
         """
-        count = 0
-        with Progress(
-            verb, estimate_bytes(self._root), stdout_has_data=stdout_has_data
-        ) as progress:
+        total = self._estimate_bytes()
+        with Progress(verb, total, stdout_has_data=stdout_has_data) as progress:
 
             def report(error: str) -> None:
                 progress.clear()
@@ -105,13 +162,36 @@ class Selection:
                     report(status.error)
                 if status.partition:
                     self._note_retention(status.partition)
-                    for lines in select_lines(
-                        status.partition, self._query, report, progress.advance, self._times
-                    ):
-                        count += len(lines)
-                        yield lines
-        if not count:
-            print_error(f"nothing matched: {self._explain()}")
+                    for lines in self._select_lines(status.partition, report, progress.advance):
+                        self.count += lines.count(b"\n")
+                        yield SelectedLines(status.number, lines)
+        if not self.count:
+            print_error(f"0 usages matched: {self._explain()}")
+
+    def _select_lines(
+        self,
+        partition: ArchivePartition,
+        report: Callable[[str], None],
+        advance: Callable[[int], None],
+    ) -> Iterator[bytes]:
+        seqs = self.increment.select_seqs(partition) if self.increment else ALL_SEQS
+        if seqs.first < partition.identity.kept_from and self.increment:
+            first = partition.id_of(partition.identity.kept_from)
+            print_error(
+                f"retention has deleted usages with an id above {self.increment.after} and below"
+                f" {first} before they were exported"
+            )
+        if seqs.last >= seqs.first:
+            yield from select_lines(partition, self._query, report, advance, self._times, seqs=seqs)
+
+    def _estimate_bytes(self) -> int:
+        """Return about how many bytes will be read."""
+        total = 0
+        for status in find_partitions(self._root, self._only):
+            if status.partition:
+                seqs = self.increment.select_seqs(status.partition) if self.increment else ALL_SEQS
+                total += status.partition.measure_segments(seqs)
+        return total
 
     def _note_retention(self, partition: ArchivePartition) -> None:
         if partition.identity.kept_from > 1:
@@ -120,9 +200,12 @@ class Selection:
     def _explain(self) -> str:
         """Return why no usage matched. It quotes no patient."""
         times = self._times
-        if times.latest_ms is None:
+        increment = self.increment
+        if increment and increment.through <= increment.after:
+            reason = f"no usage after id {increment.after} is archived yet"
+        elif times.latest_ms is None:
             reason = "no usage is archived here"
-        elif self._query.patient is None or not times.lines_in_time:
+        elif not times.lines_in_time:
             first, last = map(format_received_at, (times.earliest_ms, times.latest_ms))
             reason = f"the archived usages were received from {first} to {last}"
             if self._query.since_ms > times.latest_ms:
@@ -130,13 +213,33 @@ class Selection:
         else:
             has_times = self._query.since_ms or self._query.until_ms is not None
             where = "of that time" if has_times else "here"
-            reason = f"none of the {times.lines_in_time} usages {where} has that patientId"
+            reason = f"none of the {times.lines_in_time} usages {where} has {self._describe()}"
         if self.has_errors:
             reason += ", except what could not be read"
         if self._expired:
             ids = " and ".join(self._expired)
             reason += f". Usages before id {ids} were deleted when their retention ended"
         return reason
+
+    def _describe(self) -> str:
+        """Return what the query requires of the content. It quotes no value."""
+        query = self._query
+        has_time = (query.device_since_ms, query.device_until_ms) != (None, None)
+        words = [
+            "that patientId" if len(query.patients) == 1 else "one of these patientIds",
+            "that medication" if len(query.medications) == 1 else "one of these medications",
+            "a device's time in that range",
+        ]
+        used = [bool(query.patients), bool(query.medications), has_time]
+        return " and ".join(word for word, is_used in zip(words, used, strict=True) if is_used)
+
+
+def _check_order(since: int | None, first: str, until: int | None, second: str) -> None:
+    if since is not None and until is not None and since >= until:
+        raise WrongOptions(
+            f"{first} {format_received_at(since)} must be earlier than {second}"
+            f" {format_received_at(until)}: no time is between them"
+        )
 
 
 def parse_time(text: str) -> int:

@@ -7,7 +7,7 @@ listed ever changes, except that blocks are appended to the open segment.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +56,17 @@ class ArchivePartition(NamedTuple):
                 break
             listing = second_listing
         return listing
+
+    def measure_segments(self, seqs: SeqRange) -> int:
+        """Return the bytes of the segments that may hold any of these seqs."""
+        total = 0
+        for file in self.list_files().files:
+            is_open = file.kind is FileKind.OPEN
+            is_asked = file.first <= seqs.last and (is_open or file.last >= seqs.first)
+            if is_asked and (is_open or file.kind is FileKind.SEGMENT):
+                with suppress(OSError):  # it was renamed or deleted meanwhile
+                    total += (self.folder / file.path).stat().st_size
+        return total
 
     @contextmanager
     def open_file(self, file: ArchiveFile) -> Iterator[tuple[int, ArchiveFile] | None]:

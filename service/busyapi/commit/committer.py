@@ -65,8 +65,7 @@ class Committer:
         self.connection_state = ConnectionState(partition)
         # Redis refused the last batch on a checked connection, and may refuse the next one too.
         self._was_refused = False
-        self._backoff = Backoff()
-        self._next_check = 0.0
+        self._backoff, self._next_check = Backoff(), 0.0
 
     # --- for requests, probes and metrics -----------------------------------------------
 

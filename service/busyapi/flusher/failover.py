@@ -173,7 +173,9 @@ class Failover:
         if not self._refused.has_lasted(refusal) or self._endpoint.mode != "sentinel":
             return
         primary = await partition.await_with_lease(read_primary(self._endpoint))
-        if primary and primary.is_down:
+        # After a failover, they may name the former primary for a second.
+        present = partition.replicas.connection.address
+        if primary and primary.is_down and primary.address == present:
             raise RedisUnavailable(
                 f"the Sentinels find the primary {primary.address} down: {refusal}"
             )

@@ -21,20 +21,17 @@ from busyapi.errors import (
     ArchiveDamaged,
     ArchiveError,
     ArchiveFull,
-    ArchiveLocked,
     ArchiveTakenOver,
     DurabilityNotMet,
     FsyncFailed,
     LeaseLost,
-    LossSuspected,
     NotSeeded,
-    PartitionMismatch,
     RedisUnavailable,
-    UnknownVersion,
     WaitingForParent,
     describe_for_log,
 )
 from busyapi.failpoints import failpoint
+from busyapi.flusher import retry
 from busyapi.flusher.buffer import FlushBuffer
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import PartitionConfig
@@ -42,7 +39,6 @@ from busyapi.flusher.pause import WidenTimer, reseed_wider
 from busyapi.flusher.record import doubt_reason
 from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.resources import FlusherResources
-from busyapi.flusher.retry import RETRY_INTERVAL_SECONDS, RetryDelay
 from busyapi.flusher.seed import WITHOUT_JUMP, seed_partition
 from busyapi.flusher.stats import ArchiveAge, StageTimes, measure_volume, record_flush
 from busyapi.stream.partition import OwnedPartition
@@ -51,8 +47,6 @@ from busyapi.telemetry.metrics import FlusherMetrics
 log = structlog.get_logger()
 
 INSPECT_INTERVAL_SECONDS = 1.0
-HALT_RETRY_SECONDS = 3.0
-HALTING_ERRORS = LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged, UnknownVersion
 
 
 class Flusher:
@@ -81,7 +75,8 @@ class Flusher:
         self._buffer: FlushBuffer | None = None
         self._stopping = asyncio.Event()
         self._next_inspect, self._retention_refused = 0.0, False
-        self._retry, self._age, self._widen_timer = RetryDelay(), ArchiveAge(), WidenTimer(config)
+        self._retry, self._age = retry.RetryDelay(), ArchiveAge()
+        self._widen_timer = WidenTimer(config)
         self._durability_error = self._replica_error = ""
         metrics.bound_usages.set(config.bound)
         metrics.oldest_unarchived_seconds.set_function(self._oldest_seconds)
@@ -136,22 +131,24 @@ class Flusher:
             self._metrics.archive_errors["full"].inc()
             measure_volume(self._metrics, self.writer)
             await self._stay_owner()
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
+            await self._mark_not_ready(error, retry.RETRY_INTERVAL_SECONDS)
         except ArchiveTakenOver as error:
             self._buffer = None
             await self._resources.abandon()
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
-        except HALTING_ERRORS as error:
+            await self._mark_not_ready(error, retry.RETRY_INTERVAL_SECONDS)
+        except FsyncFailed:
+            raise  # not one of the errors after which the same process tries again
+        except retry.HALTING_ERRORS as error:
             # Lock and lease are released so that an operator can repair; the next step rereads all.
             self._buffer = None
             await self._resources.close()
             self._metrics.halted.set(1)
-            await self._mark_not_ready(error, HALT_RETRY_SECONDS)
+            await self._mark_not_ready(error, retry.HALT_RETRY_SECONDS)
         except (ArchiveError, OSError, ValueError) as error:
             self._metrics.archive_errors["io"].inc()
             self._buffer = None
             await self._resources.close()
-            await self._mark_not_ready(error, HALT_RETRY_SECONDS)
+            await self._mark_not_ready(error, retry.HALT_RETRY_SECONDS)
 
     async def _stay_owner(self) -> None:
         """Keep the lease, and let replicas connect and leave, while nothing can be archived."""

@@ -2,8 +2,18 @@
 
 from time import monotonic
 
-from busyapi.errors import DurabilityNotMet
+from busyapi.errors import (
+    ArchiveDamaged,
+    ArchiveLocked,
+    DurabilityNotMet,
+    LossSuspected,
+    PartitionMismatch,
+    UnknownVersion,
+)
 
+HALTING_ERRORS = LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged, UnknownVersion
+"""An operator must repair these."""
+HALT_RETRY_SECONDS = 3.0
 RETRY_INTERVAL_SECONDS = 0.3
 FIRST_INTERVAL_SECONDS = 0.05
 """The interval in the first seconds without Redis: a failover may end at any moment."""

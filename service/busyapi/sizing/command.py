@@ -76,6 +76,14 @@ def add_command(commands: Any) -> None:
         help="mean size of one usage as JSON, also in a batch (default: %(default)s)",
     )
     parser.add_argument(
+        "--servers",
+        type=int,
+        choices=(1, 3, 5, 7),
+        default=1,
+        help="Redis servers of each partition: with more than one, the tier `replicated`"
+        " (default: %(default)s)",
+    )
+    parser.add_argument(
         "--nodes",
         type=whole_number(MIN_NODES, MAX_INPUT),
         default=3,
@@ -95,6 +103,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         keyed_percent=options.keyed,
         key_seconds=settings.idempotency_ttl,
         body_bytes=options.body_bytes,
+        servers=options.servers,
     )
     plan = make_plan(request)
     if plan.bound > MAX_BOUND_USAGES:
@@ -102,6 +111,11 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         raise ConfigError(
             f"a partition can hold at most {MAX_BOUND_USAGES:,} usages: set --partitions to"
             f" {fewest:,} or more"
+        )
+    if plan.servers > options.nodes:
+        raise ConfigError(
+            f"each of the {plan.servers} Redis servers needs a node of its own: set --nodes to"
+            f" {plan.servers} or more"
         )
     keyed = make_plan(request._replace(keyed_percent=100))
     write_output(render_plan(plan, keyed, options.nodes) + "\n")
@@ -118,6 +132,7 @@ def render_plan(plan: Plan, keyed: Plan, nodes: int) -> str:
     return f"""\
 API pods of one core        {plan.pods:,}
 partitions                  {plan.partitions:,}
+Redis servers per partition {plan.servers}, each with the CPU, memory and disk below
 Redis CPU per partition     {plan.redis_cores:.2f} cores
 Redis memory per partition  {_mib(plan):,} MiB, with {plan.keys:,} Idempotency-Keys
                             {_mib(keyed):,} MiB if every post has a key (--keyed 100)
@@ -141,8 +156,9 @@ def _render_redis_values(plan: Plan, aof_gib: int) -> str:
         return (
             "externalRedis.mode: cluster   (one core for each partition; a single server has one)"
         )
+    replicas = f"valkey.replicas: {plan.servers}\n  " if plan.servers > 1 else ""
     return f"""\
-valkey.resources.limits.memory: {_mib(plan)}Mi
+{replicas}valkey.resources.limits.memory: {_mib(plan)}Mi
   valkey.persistence.size: {aof_gib}Gi"""
 
 

@@ -85,5 +85,9 @@ KEY_AOF_BYTES = 90
 """In a rewritten AOF."""
 KEY_WAITING_BYTES = 95
 """Additional memory while its usage waits to be archived."""
+REPLICATED_REDIS_RATIO = 1.6
+"""CPU of a primary in the tier `replicated`, with two replicas, as a multiple of that of a single
+server: docs/reports/performance.md, "Three servers in the tier". A replica needs less, but may
+become the primary. Memory and disk are the same on each server."""
 AOF_COPIES = 3
 """The AOF grows to twice its size before it is rewritten; then the new one needs space too."""

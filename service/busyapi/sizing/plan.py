@@ -11,6 +11,7 @@ from busyapi.sizing.costs import (
     KEY_WAITING_BYTES,
     MEASURED_BODY_BYTES,
     REDIS_KEY_BYTES,
+    REPLICATED_REDIS_RATIO,
     SINGLE_POST_COST,
     VALKEY_KEY_BYTES,
     UsageCost,
@@ -52,6 +53,8 @@ class PlanRequest(NamedTuple):
     key_seconds: int = Settings.idempotency_ttl
     body_bytes: int = MEASURED_BODY_BYTES
     """Bytes of one usage as JSON."""
+    servers: int = 1
+    """Redis servers for each partition: with more than one, the tier `replicated`."""
 
 
 class Plan(NamedTuple):
@@ -76,6 +79,8 @@ class Plan(NamedTuple):
     """Of all partitions."""
     volume_gib: float
     """Of each flusher, for the retention."""
+    servers: int = 1
+    """Redis servers for each partition, of the same size."""
 
 
 class NodeRoom(NamedTuple):
@@ -94,9 +99,10 @@ def plan_node_room(plan: Plan, nodes: int) -> NodeRoom:
     bundled = plan.partitions == 1
     redis_cores = plan.redis_cores / TARGET_UTILIZATION if bundled else 0
     redis_gib = plan.redis_gib if bundled else 0
+    servers = plan.servers if bundled else 0
     flusher_cores = plan.flusher_cores / TARGET_UTILIZATION
-    cores = plan.pods + redis_cores + plan.partitions * flusher_cores
-    memory = plan.pods * POD_GIB + redis_gib + plan.partitions * POD_GIB
+    cores = plan.pods + servers * redis_cores + plan.partitions * flusher_cores
+    memory = plan.pods * POD_GIB + servers * redis_gib + plan.partitions * POD_GIB
     remaining = nodes - 1
     return NodeRoom(max(1, cores / remaining), max(POD_GIB, redis_gib, memory / remaining))
 
@@ -105,6 +111,8 @@ def make_plan(request: PlanRequest) -> Plan:
     """Return the plan for a request."""
     cost = BATCHED_POST_COST if request.is_batched else SINGLE_POST_COST
     cost = cost.with_body(request.body_bytes)
+    if request.servers > 1:
+        cost = cost._replace(redis_us=cost.redis_us * REPLICATED_REDIS_RATIO)
     rate = request.per_minute / 60
     waiting = request.per_minute * request.outage_minutes
     parts = request.partitions or _min_partitions(rate, cost, waiting)
@@ -126,6 +134,7 @@ def make_plan(request: PlanRequest) -> Plan:
         flusher_cores=rate / parts * cost.flusher_us / 1e6,
         disk_gib_per_day=a_day,
         volume_gib=max(MIN_VOLUME_GIB, a_day * request.retention_days * DISK_HEADROOM / parts),
+        servers=request.servers,
     )
 
 

@@ -14,8 +14,11 @@ from busyapi.stream.endpoint import Address, Endpoint
 from busyapi.stream.replica_server import query_server
 
 ASK_TIMEOUT_SECONDS = 1.0
+LATE_SECONDS = 0.1
+"""How long the Sentinels are waited for that have not answered when a majority has."""
 _FINAL = {"NOGOODSLAVE", "INPROG"}
 """Refusals of a failover that do not depend on how it is asked for."""
+_NOT_ELECTED = {"none", "wait_start"}
 _PROMOTING = {"send_slaveof_noone", "wait_promotion"}
 _UNREACHABLE = {"s_down", "o_down", "disconnected"}
 
@@ -25,14 +28,14 @@ class SentinelPrimary(NamedTuple):
 
     address: str
     sentinels: tuple[Address, ...]
-    """The Sentinels that answer."""
+    """The Sentinels that answer, and have not begun a failover."""
     failover_timeout_seconds: float
     is_suspected: bool = False
     """A Sentinel finds it down."""
     is_down: bool = False
     """A quorum of Sentinels finds it down."""
     is_failing_over: bool = False
-    """A Sentinel executes a failover."""
+    """A Sentinel that the others elected executes a failover."""
 
 
 class NamedPrimary(NamedTuple):
@@ -81,7 +84,7 @@ async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
 
     They ask each other once a second. Here their answers are counted at once.
     """
-    replies = await _ask_all(endpoint, "MASTER")
+    replies = await _ask_most(endpoint, "MASTER")
     known = [
         (node, _parse(reply)) for node, reply in zip(endpoint.hosts, replies, strict=True) if reply
     ]
@@ -92,13 +95,15 @@ async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
     address = _address_of(facts)
     count = sum(_address_of(other) == address for other in down)
     flags = {flag for _, other in known for flag in _flags_of(other)}
+    states = {other.get("failover-state", "none") for _, other in known}
     return SentinelPrimary(
         address,
-        tuple(node for node, _ in known),
+        # One without a majority, as after its restart, waits for seconds and would refuse.
+        tuple(node for node, other in known if "failover_in_progress" not in _flags_of(other)),
         int(facts["failover-timeout"]) / 1000,
         is_suspected=bool(down),
         is_down="o_down" in flags or count >= int(facts["quorum"]),
-        is_failing_over="failover_in_progress" in flags,
+        is_failing_over=not states <= _NOT_ELECTED,
     )
 
 
@@ -229,6 +234,29 @@ def _address_of(facts: dict[str, str]) -> str:
 
 async def _ask_all(endpoint: Endpoint, word: str) -> list[Any]:
     return await asyncio.gather(*(_ask(endpoint, node, word) for node in endpoint.hosts))
+
+
+async def _ask_most(endpoint: Endpoint, word: str) -> list[Any]:
+    """Return the Sentinels' replies, None for one that is late when a majority has answered.
+
+    The Sentinel beside a primary that was lost does not answer at all.
+    """
+    tasks = [asyncio.ensure_future(_ask(endpoint, node, word)) for node in endpoint.hosts]
+    pending = set(tasks)
+    try:
+        while pending and sum(_has_answered(task) for task in tasks) <= len(tasks) // 2:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if pending:
+            _, pending = await asyncio.wait(pending, timeout=LATE_SECONDS)
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+    return [task.result() if _has_answered(task) else None for task in tasks]
+
+
+def _has_answered(task: asyncio.Future[Any]) -> bool:
+    return task.done() and not task.cancelled() and task.result() is not None
 
 
 async def _ask(endpoint: Endpoint, node: Address, word: str) -> Any:

@@ -11,6 +11,7 @@ REPLICAS_CONFIRMING = MetricDef(
     (
         "BusyapiReplicasDegraded",
         "Data path",
+        "benchmark",
     ),
     (PARTITION,),
 )

@@ -121,18 +121,18 @@ class TestNothingMatched:
     def test_reason_is_printed(self, run: Run, tmp_path: Path, options: str, reason: str) -> None:
         done = run("cat", *options.split())
         assert (done.code, done.out) == (0, "")
-        assert done.err.startswith("busyapi: nothing matched: ")
+        assert done.err.startswith("busyapi: 0 usages matched: ")
         assert reason in done.err
         assert "88888" not in done.err
         target = tmp_path / "x.parquet"
-        exported = run("export", target, *options.split())
+        exported = run("export", "--replace", target, *options.split())
         assert (exported.code, exported.err) == (0, done.err)
         assert pyarrow.parquet.read_table(target).num_rows == 0
 
     def test_empty_archive(self, run: Run, tmp_path: Path) -> None:
         recover_writer(tmp_path / "empty").close()
         done = run("cat", folder=tmp_path / "empty")
-        assert done.err == "busyapi: nothing matched: no usage is archived here\n"
+        assert done.err == "busyapi: 0 usages matched: no usage is archived here\n"
 
     def test_retention_and_damage_are_named(self, run: Run, root: Path) -> None:
         change_identity(root / "p00/partition.json", keptFrom=3)
@@ -239,7 +239,7 @@ class TestFullDisk:
             path = small / "x.parquet"
             path.write_bytes(b"before")
             fill_volume(small)
-            done = run("export", path)
+            done = run("export --replace", path)
             assert done.err == f"busyapi: {path}: No space left on device\n"
             assert path.read_bytes() == b"before"
             assert {path.name for path in small.iterdir()} == {"x.parquet", "ballast"}
@@ -303,7 +303,7 @@ class TestExportTarget:
             (closed / "x.parquet", f"no file can be created in {closed}: Permission denied"),
             (protected, "exists and is write-protected"),
         ):
-            done = run("export", target, folder=unreadable, rights=False)
+            done = run("export --replace", target, folder=unreadable, rights=False)
             assert (done.code, done.out) == (1, "")
             assert why in done.err
         assert protected.read_bytes() == b"before"
@@ -315,13 +315,20 @@ class TestExportTarget:
         real.write_bytes(b"before")
         real.chmod(0o600)
         link.symlink_to("real.parquet")
-        assert run("export", link).code == 0
+        for name in (link, real):
+            done = run("export", name)
+            assert (done.code, done.out) == (1, "")
+            assert (
+                "is a symbolic link to" if name == link else " exists: name another"
+            ) in done.err
+        assert real.read_bytes() == b"before"
+        assert run("export --replace", link).code == 0
         assert link.is_symlink()
         assert pyarrow.parquet.read_table(real).num_rows == 11
         assert stat.S_IMODE(real.stat().st_mode) == 0o600
         link.unlink()
         link.symlink_to("new.parquet")
-        assert run("export", link).code == 0
+        assert run("export --replace", link).code == 0
         assert pyarrow.parquet.read_table(tmp_path / "new.parquet").num_rows == 11
 
     def test_incomplete_file_never_has_the_name(self, root: Path, tmp_path: Path) -> None:
@@ -334,7 +341,7 @@ class TestExportTarget:
         last.unlink()
         os.mkfifo(last)
         with subprocess.Popen(
-            words("export", target, folder=root), stderr=subprocess.DEVNULL
+            words("export --replace", target, folder=root), stderr=subprocess.DEVNULL
         ) as process:
             end = time.monotonic() + 20
             while len(list(out.iterdir())) < 2 and time.monotonic() < end:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow.parquet
 import pytest
 
-from busyapi.archive_cli import commands, export, progress
+from busyapi.archive_cli import commands, export, export_formats, progress
 from busyapi.ids import Seq
 from testkit.archive.builder import (
     RECEIVED_MS,
@@ -161,7 +161,7 @@ def test_cat_and_export_continue_after_damage_and_report_it(
     assert path.name in result.err
     result = run("export", str(tmp_path / "x.parquet"))
     assert result.code == 1
-    assert pyarrow.parquet.read_table(tmp_path / "x.parquet")["id"].to_pylist() == expected
+    assert sorted(pyarrow.parquet.read_table(tmp_path / "x.parquet")["id"].to_pylist()) == expected
 
 
 @pytest.mark.parametrize(
@@ -339,31 +339,28 @@ def test_export_is_read_back_by_pyarrow(run: Run, root: Path, tmp_path: Path) ->
     result = run("export", str(target))
     assert result.code == 0
     assert "11 usages" in result.out
-    table = pyarrow.parquet.read_table(target)
-    assert [f"{field.name} {field.type}" for field in table.schema] == [
-        "id int64",
-        "received_at timestamp[ms, tz=UTC]",
-        *("patient_id string", "medication string", "timestamp string", "usage string"),
-        *("writer string", "tenant string"),
-    ]
-    rows = table.to_pylist()
+    rows = sorted(pyarrow.parquet.read_table(target).to_pylist(), key=lambda row: row["id"])
     assert [row["id"] for row in rows] == [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13]
     assert rows[0]["received_at"].isoformat() == "2025-11-23T19:12:00.123000+00:00"
-    assert [rows[0][name] for name in ("patient_id", "medication", "timestamp")] == [
-        *("1", "Albuterol", "1")
+    names = ("patient_id", "medication", "device_time_text", "extra")
+    assert [rows[0][name] for name in names] == ["1", "Albuterol", "1", None]
+    assert [rows[-2][name] for name in names] == [
+        *("100", "Ä", "1763925120123", '{"more":{"a":[1.10]}}')
     ]
-    assert rows[-2]["usage"].encode() == odd[0]
-    assert [rows[-2][name] for name in ("patient_id", "medication", "timestamp")] == [
-        *("100", "Ä", "1763925120123")
+    assert rows[-2]["device_time"].isoformat() == "2025-11-23T19:12:00.123000+00:00"
+    # What is no text is not lost.
+    assert [rows[-1][name] for name in names] == [
+        *(None, None, None, '{"patientId":true,"medication":null,"timestamp":{}}')
     ]
-    assert [rows[-1][name] for name in ("patient_id", "medication", "timestamp")] == [None] * 3
+    assert rows[-1]["device_time"] is None
     assert list(tmp_path.glob("*.tmp")) == []
 
 
 def test_export_writes_in_groups_of_rows(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "ROW_GROUP_ROWS", 4)
+    monkeypatch.setattr(export_formats, "ROW_GROUP_ROWS", 4)
+    monkeypatch.setattr(export, "BATCH_BYTES", 1)
     target = tmp_path / "x.parquet"
     assert run("export", "--to", "2026-01-01", str(target)).code == 0
     assert pyarrow.parquet.ParquetFile(target).num_row_groups == 3
@@ -373,7 +370,8 @@ def test_export_writes_in_groups_of_rows(
 def test_a_failed_export_leaves_the_existing_file(run: Run, tmp_path: Path) -> None:
     target = tmp_path / "x.parquet"
     target.write_bytes(b"before")
-    assert run("export", str(target), folder=tmp_path / "nothing").code == 2
+    assert run("export", str(target), folder=tmp_path / "nothing").code == 1
+    assert run("export", "--replace", str(target), folder=tmp_path / "nothing").code == 2
     assert target.read_bytes() == b"before"
     result = run("export", str(tmp_path / "no-such-folder" / "x.parquet"))
     assert result.code == 1
@@ -458,11 +456,14 @@ def test_progress_ends_at_100_percent_and_clears_its_line(
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(progress, "_INTERVAL_SECONDS", 0)
     bar = progress.Progress("reading", 10)
+    monkeypatch.setattr("time.monotonic", lambda: bar._started + 2)
     bar.advance(5)
     bar.advance(7)
     bar.clear()
     assert terminal.getvalue().split("\r")[1:] == [
-        *("reading: 0 MB, 50 % ", "reading: 0 MB, 100 % ", "\x1b[K")
+        "reading: 0 MB, 50 %, 0.0 MB/s, 2 s left \x1b[K",
+        "reading: 0 MB, 100 %, 0.0 MB/s, 0 s left \x1b[K",
+        "\x1b[K",
     ]
 
 

@@ -145,7 +145,7 @@ def test_each_command_reads_the_readable_partitions_and_names_the_others(
     (root / "p02/partition.json").write_text("{")
     parser = argparse.ArgumentParser()
     commands.add_commands(parser.add_subparsers(), root)
-    more = [str(tmp_path / "usages.parquet")] if command == ["export"] else []
+    more = ["--replace", str(tmp_path / "usages.parquet")] if command == ["export"] else []
     options = parser.parse_args(["archive", *command, *more])
     code = options.run(options, None)
     out, err = capfd.readouterr()

@@ -17,9 +17,12 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from busyapi.archive.archived_usage import parse_line
-from busyapi.archive_cli.export import export_parquet
+from busyapi.archive_cli.export import export_table
+from busyapi.archive_cli.export_options import ExportFormat
+from busyapi.archive_cli.line_filter import Query
 from busyapi.archive_cli.partitions import PartitionStatus, find_partitions
-from busyapi.archive_cli.query import Query, select_lines
+from busyapi.archive_cli.query import select_lines
+from busyapi.archive_cli.selection import SelectedLines
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged
@@ -56,11 +59,12 @@ def read_usages(root: Path) -> tuple[list[int], list[str]]:
     statuses = find_partitions(root)
     partitions = select_readable(statuses)
     reports = [status.error for status in statuses if status.error]
-    ids = [parse_line(line).id for part in read_lines(partitions, reports) for line in part]
+    ids = [parse_line(line).id for line in read_lines(partitions, reports)]
     target = root.with_suffix(".parquet")
     export_reports: list[str] = []
-    export_parquet(read_lines(partitions, export_reports), target)
-    assert pyarrow.parquet.read_table(target)["id"].to_pylist() == ids
+    lines = (SelectedLines(0, line + b"\n") for line in read_lines(partitions, export_reports))
+    export_table(lines, target, ExportFormat.PARQUET, replace=True)
+    assert sorted(pyarrow.parquet.read_table(target)["id"].to_pylist()) == sorted(ids)
     assert export_reports == [report for report in reports if "partition" not in report]
     return ids, reports
 
@@ -69,9 +73,10 @@ def select_readable(statuses: list[PartitionStatus]) -> list[ArchivePartition]:
     return [status.partition for status in statuses if status.partition]
 
 
-def read_lines(partitions: list[ArchivePartition], reports: list[str]) -> Iterator[list[bytes]]:
+def read_lines(partitions: list[ArchivePartition], reports: list[str]) -> Iterator[bytes]:
     for partition in partitions:
-        yield from select_lines(partition, Query(), reports.append)
+        for lines in select_lines(partition, Query(), reports.append):
+            yield from lines.splitlines()
 
 
 @seed(13)
@@ -144,7 +149,7 @@ def check_recovery(archives: list[Archive], expected: Expected, readable: list[i
         aside = {path.read_bytes() for path in archive.folder.rglob("*.damaged*")}
         is_damage_kept = is_damage_kept or bool(aside & before)
         partition = ArchivePartition(archive.folder, writer.identity)
-        read_ids += [parse_line(line).id for part in read_lines([partition], []) for line in part]
+        read_ids += [parse_line(line).id for line in read_lines([partition], [])]
     assert read_ids == readable
     assert is_damage_kept or not expected.open_damaged
 

@@ -1,0 +1,60 @@
+"""What the Sentinels say: whether they could fail over, and about a primary that one cannot see."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from busyapi.stream.sentinel import ASK_TIMEOUT_SECONDS, read_primary
+from busyapi.telemetry.metrics import FlusherMetrics
+from testkit.in_process import endpoint_of, make_flusher, poll_until, run_flusher
+from testkit.replicated import CONFIG
+from testkit.topologies import SentinelSet
+
+
+async def test_sentinels_without_a_majority_are_reported_while_the_primary_works(
+    tmp_path: Path,
+) -> None:
+    with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        metrics = FlusherMetrics("replicated")
+        flusher = make_flusher(where, archive, tier="replicated", metrics=metrics)
+        first, second, third = sentinels.sentinels
+
+        def is_impossible() -> float | None:
+            labels = {"partition": "0"}
+            return metrics.registry.get_sample_value("busyapi_failover_impossible", labels)
+
+        with capture_logs() as logs:
+            async with run_flusher(flusher):
+                assert is_impossible() == 0
+                first.kill9()
+                second.kill9()
+                await poll_until(lambda: is_impossible() == 1, "the metric", seconds=20)
+                assert not flusher.not_ready_reason
+                third.kill9()
+                await poll_until(lambda: len(reasons(logs)) > 1, "another reason", seconds=20)
+                for sentinel in sentinels.sentinels:
+                    sentinel.start()
+                await poll_until(lambda: is_impossible() == 0, "Sentinels again", seconds=30)
+        assert "NOQUORUM" in reasons(logs)[0]
+        assert "no Sentinel answers" in reasons(logs)
+
+
+async def test_primary_is_known_without_the_sentinel_beside_it(tmp_path: Path) -> None:
+    with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
+        where, port = endpoint_of(sentinels), sentinels.servers[0].port
+        sentinels.sentinels[0].pause()
+        async with asyncio.timeout(ASK_TIMEOUT_SECONDS * 0.9):
+            primary = await read_primary(where)
+        assert primary
+        assert primary.address == f"127.0.0.1:{port}"
+        assert ("127.0.0.1", sentinels.sentinels[0].port) not in primary.sentinels
+        sentinels.sentinels[0].resume()
+
+
+def reasons(logs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return why no failover was possible, as logged."""
+    return [log["detail"] for log in logs if log["event"] == "failover_impossible"]
