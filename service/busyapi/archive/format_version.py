@@ -66,9 +66,9 @@ def require_known_format(content: Any, name: str) -> None:
         raise unknown_version(name, number)
 
 
-def unknown_version(name: str, number: int) -> UnknownVersion:
+def unknown_version(name: str, number: int, known: int = _VERSION) -> UnknownVersion:
     """Return the error for a file of this format number."""
     return UnknownVersion(
-        f"{name} is of format {number}, and busyapi {version('busyapi')} reads format {_VERSION}"
+        f"{name} is of format {number}, and busyapi {version('busyapi')} reads format {known}"
         " only: start the busyapi that wrote it, or a later one. Nothing was changed"
     )

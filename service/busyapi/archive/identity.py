@@ -9,22 +9,26 @@ from typing import Any, BinaryIO, NamedTuple
 from busyapi.archive import disk_reserve, high_water, paths
 from busyapi.archive.checksum import MEMBER, add_checksum, has_valid_checksum
 from busyapi.archive.file_birth import matches_birth, read_birth
-from busyapi.archive.format_version import require_known_format
+from busyapi.archive.format_version import unknown_version
 from busyapi.archive.fsync import translate_full_volume, write_small_file
 from busyapi.errors import ArchiveDamaged, ArchiveFull, PartitionMismatch
-from busyapi.ids import Seq
+from busyapi.ids import Seq, UsageId
+from busyapi.strides import Strides
 
 FORMAT_VERSION = 1
+STRIDES_VERSION = 2
+"""The format of a partition.json with strides: a reader without them would compute wrong ids."""
 LEGACY_PREFIX = "busyapi"
 """The key prefix of 0.2.0, which does not record it and drops one that is recorded."""
 
 
 class Identity(NamedTuple):
-    """The identity of a folder. The first three members never change."""
+    """The identity of a folder. The first two members never change."""
 
     archive_id: str
     partition: int
-    partitions: int
+    strides: Strides
+    """Only grow. Before the first seeding they are a guess."""
     bound: int
     """The largest bound ever used: no id beyond cursor + bound was ever issued."""
     kept_from: Seq
@@ -40,6 +44,23 @@ class Identity(NamedTuple):
     prefix: str = ""
     """The prefix of the Redis keys under which it was seeded; empty before that."""
 
+    @property
+    def is_new(self) -> bool:
+        """Return whether the partition was never seeded from this archive."""
+        return not (self.is_seeded or self.prefix)
+
+    def id_of(self, seq: int) -> UsageId:
+        """Return the id of a seq."""
+        return self.strides.id_of(seq, self.partition)
+
+    def find_seq(self, usage_id: int) -> Seq | None:
+        """Return the seq of an id, None if the id is not of this partition."""
+        return self.strides.find_seq(usage_id, self.partition)
+
+    def owner_at(self, seq: int) -> tuple[int, int]:
+        """Return what block headers and footers say: the partition, and the stride of a seq."""
+        return self.partition, self.strides.at(seq)
+
 
 def claim_identity(folder: Path, partition: int, partitions: int, bound: int) -> Identity:
     """Read the identity, or create one in a folder without files; raise its bound if necessary.
@@ -47,7 +68,7 @@ def claim_identity(folder: Path, partition: int, partitions: int, bound: int) ->
     The bound is on disk when this returns, before any id is issued under it.
 
     Raises:
-        PartitionMismatch: the folder has another partition or number of partitions.
+        PartitionMismatch: as `require_partition`, or the partition does not exist.
         ArchiveDamaged: the identity is missing or cannot be read.
     """
     current = read_identity(folder)
@@ -56,8 +77,13 @@ def claim_identity(folder: Path, partition: int, partitions: int, bound: int) ->
             raise ArchiveDamaged(
                 f"{folder / paths.IDENTITY_NAME} is missing, but the folder has, or had, segments"
             )
+        if partition >= partitions:
+            raise PartitionMismatch(
+                f"BUSYAPI_PARTITIONS is {partitions}, and partition {partition} has no archive in"
+                f" {folder}: mount its volume, or do not start its flusher"
+            )
         current = write_identity(
-            folder, Identity(token_hex(16), partition, partitions, bound, Seq(1))
+            folder, Identity(token_hex(16), partition, Strides.fixed(partitions), bound, Seq(1))
         )
     require_partition(current, folder, partition, partitions)
     if bound > current.bound:
@@ -70,15 +96,21 @@ def claim_identity(folder: Path, partition: int, partitions: int, bound: int) ->
 
 
 def require_partition(current: Identity, folder: Path, partition: int, partitions: int) -> None:
-    """Check that a folder holds this partition of this number of partitions.
+    """Check that a folder holds this partition, and may belong to this number of partitions.
 
     Raises:
         PartitionMismatch: it does not.
     """
-    if (current.partition, current.partitions) != (partition, partitions):
+    if current.partition != partition:
         raise PartitionMismatch(
-            f"{folder} is partition {current.partition} of {current.partitions}, not {partition} of"
-            f" {partitions}: the number of partitions is fixed at install"
+            f"{folder} is partition {current.partition} of {current.strides.stride}, not"
+            f" {partition}"
+        )
+    # A folder that was never seeded has a guess: the setting of its first start.
+    if not current.is_new and partitions < current.strides.base:
+        raise PartitionMismatch(
+            f"{folder} belongs to an installation of {current.strides.base} partitions,"
+            f" BUSYAPI_PARTITIONS says {partitions}: it cannot be less than at install"
         )
 
 
@@ -95,21 +127,24 @@ def read_identity(folder: Path) -> Identity | None:
             members = _parse_file(file)
             home = str(members.get("home", ""))
             is_copy = bool(home) and not matches_birth(home, file.fileno())
-        require_known_format(members, str(path))
+        number = members.get("format")
+        if type(number) is int and number > STRIDES_VERSION:
+            raise unknown_version(str(path), number, STRIDES_VERSION)
         if not has_valid_checksum(members):
             raise ArchiveDamaged(
                 f"{path}: its checksum does not match. If you edited the file, remove {MEMBER}"
             )
-        if members["format"] != FORMAT_VERSION:
-            raise ArchiveDamaged(f"{path} is of format {members['format']}, not {FORMAT_VERSION}")
+        if number not in {FORMAT_VERSION, STRIDES_VERSION}:
+            raise ArchiveDamaged(f"{path} is of format {number}, not {FORMAT_VERSION}")
         numbers = [members[name] for name in ("partition", "partitions", "bound", "keptFrom")]
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ArchiveDamaged(f"{path} cannot be read: its numbers must be integers from 0")
         partition, partitions, bound, kept_from = numbers
+        strides = members.get("strides") if number == STRIDES_VERSION else None
         return Identity(
             str(members["archive"]),
             partition,
-            partitions,
+            Strides.parse(strides) if strides else Strides.fixed(partitions),
             bound,
             Seq(kept_from),
             bool(members["seeded"]),
@@ -164,8 +199,8 @@ def write_identity(folder: Path, identity: Identity) -> Identity:
         current = read_identity(folder)
         # An overwritten file keeps its birth, so it stays a copy or an original. A file of 0.2.0
         # has no member for the prefix.
-        changed = (identity.is_copy, identity.prefix)
-        if current is None or (current.is_copy, current.prefix) != changed:
+        changed = (identity.is_copy, identity.prefix, identity.strides)
+        if current is None or (current.is_copy, current.prefix, current.strides) != changed:
             raise
         home = current.file_birth
         disk_reserve.overwrite_members(path, _make_members(identity._replace(file_birth=home)))
@@ -173,11 +208,14 @@ def write_identity(folder: Path, identity: Identity) -> Identity:
 
 
 def _make_members(identity: Identity) -> dict[str, Any]:
+    strides = identity.strides
+    more = {} if strides.is_fixed else {"strides": strides.encode()}
     return {
-        "format": FORMAT_VERSION,
+        "format": STRIDES_VERSION if more else FORMAT_VERSION,
         "archive": identity.archive_id,
         "partition": identity.partition,
-        "partitions": identity.partitions,
+        "partitions": strides.base,
+        **more,
         "bound": identity.bound,
         "keptFrom": identity.kept_from,
         "seeded": identity.is_seeded,

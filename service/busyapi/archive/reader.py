@@ -160,7 +160,7 @@ def verify_sha256(fd: int, footer: Footer) -> bool:
     return sha.digest() == footer.sha256
 
 
-def matches_file(footer: Footer, file: ArchiveFile, partition: int, partitions: int) -> bool:
-    """Return whether a footer matches its file's name and partition."""
+def matches_file(footer: Footer, file: ArchiveFile, owner: tuple[int, int]) -> bool:
+    """Return whether a footer matches its file's name, and the file's partition and stride."""
     stated = (footer.first, footer.last, footer.partition, footer.partitions)
-    return stated == (file.first, file.last, partition, partitions)
+    return stated == (file.first, file.last, *owner)

@@ -144,7 +144,7 @@ class Recovery:
             footer = read_footer(fd)
             return (
                 footer is not None
-                and matches_file(footer, file, self._identity.partition, self._identity.partitions)
+                and matches_file(footer, file, self._identity.owner_at(file.first))
                 and verify_sha256(fd, footer)
             )
 
@@ -173,7 +173,7 @@ class Recovery:
 
     def _is_own_block(self, block: Block) -> bool:
         owner = (block.header.partition, block.header.partitions)
-        return owner == (self._identity.partition, self._identity.partitions)
+        return owner == self._identity.owner_at(block.header.first)
 
     def _salvage(self, file: ArchiveFile, last: Seq) -> None:
         """Copy the complete blocks that fill holes into finished segments, one for each run."""

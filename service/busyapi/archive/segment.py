@@ -159,8 +159,7 @@ class Segment:
     def _make_footer(self) -> bytes:
         body = encode_footer(
             Footer(
-                self._identity.partition,
-                self._identity.partitions,
+                *self._identity.owner_at(self.first),
                 self.first,
                 self.last,
                 self.last - self.first + 1,

@@ -118,7 +118,7 @@ class OrderedReader:
     def _select_blocks(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Block]:
         own = self._partition.identity
         footer = read_footer(fd) if file.kind is FileKind.SEGMENT else None
-        if footer and matches_file(footer, file, own.partition, own.partitions):
+        if footer and matches_file(footer, file, own.owner_at(file.first)):
             self._next_seq = Seq(file.last + 1)
             for entry in footer.block_index:
                 is_asked = entry.first <= span.last and entry.last >= span.first
@@ -141,7 +141,7 @@ class OrderedReader:
             header = block.header
             self._report_unreadable(file, SeqRange(self._next_seq, Seq(header.first - 1)), span)
             self._next_seq = Seq(header.last + 1)
-            if (header.partition, header.partitions) != (own.partition, own.partitions):
+            if (header.partition, header.partitions) != own.owner_at(header.first):
                 self._report(
                     f"{file.path}: the block at {block.offset} belongs to another partition"
                 )

@@ -80,7 +80,7 @@ class SegmentCheck:
             )
             self._report_damage(self.next_seq, Seq(header.first - 1), detail)
         identity = self._partition.identity
-        if (header.partition, header.partitions) != (identity.partition, identity.partitions):
+        if (header.partition, header.partitions) != identity.owner_at(header.first):
             self._report_damage(header.first, header.last, "belongs to another partition")
 
     def _check_lines(self, block: Block) -> None:
@@ -124,7 +124,7 @@ class SegmentCheck:
         if not verify_sha256(self._fd, footer):
             self._report_footer_damage("its SHA-256 does not match")
         identity = self._partition.identity
-        if not matches_file(footer, self._file, identity.partition, identity.partitions):
+        if not matches_file(footer, self._file, identity.owner_at(self._file.first)):
             self._report_footer_damage("its footer belongs to another file")
         if not self._matches_footer(footer):
             self._report_footer_damage("its footer does not match its blocks")

@@ -26,6 +26,7 @@ from busyapi.stream.connection import ServerError
 from busyapi.stream.durability import DurabilityInspector
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.session import Session
+from busyapi.strides import Strides
 
 EXPIRY_INTERVAL_SECONDS = 0.1
 RECHECK_INTERVAL_SECONDS = 5.0
@@ -52,10 +53,10 @@ class Committer:
         key_names = endpoint.key_names(partition)
         self.inspector = DurabilityInspector(tier, key_names, min_replicas, endpoint.trust)
         self._deadline = deadline
-        self._admission = admission
-        self._observer = observer
+        self._admission, self._observer = admission, observer
         self._id = CommitterId(key_names, endpoint.entry_version)
         self.highest_seq = Seq(0)  # the highest that Redis has given to this process
+        self.strides: Strides | None = None  # of its partition, from the first connection on
         self._queued: deque[PendingWrite] = deque()
         self._batch: InFlightBatch | None = None
         self._stored_not_completed: list[StoredCommand] = []
@@ -147,20 +148,19 @@ class Committer:
             self._mark_disconnected(error)
             await self._back_off()
             return
-        self._session = session
+        self._session, self.strides = session, session.strides
         self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS
-        if (batch := self._batch) and batch.is_uncertain and batch.epoch != session.epoch:
+        if (batch := self._batch) and not batch.may_be_sent_under(session.epoch):
             # Redis lost ids in the meantime, and with them the batch number. The old server may
-            # have stored the batch, and the flusher may have archived it: a retry could store the
-            # usages a second time.
+            # have stored the batch: a retry could store the usages a second time.
             self._fail_batch(batch, OutcomeUnknown())
-        # After a refusal, the retried batch shows whether Redis accepts writes again. If all of it
-        # has expired, the next usage must show it, so new writes have to be admitted.
+        # After a refusal, the retried batch shows whether Redis accepts writes again; without one
+        # the next usage must show it, so new writes have to be admitted.
         if not self._was_refused or not (self._batch or self._queued):
             self._mark_recovered()
 
     async def _back_off(self) -> None:
-        limit_is_low = self.connection_state.is_lost_recently and not self._was_refused
+        limit_is_low = self.connection_state.may_end_soon(was_refused=self._was_refused)
         await asyncio.sleep(self._backoff.next_seconds(limit_is_low=limit_is_low))
 
     def _mark_recovered(self) -> None:
@@ -267,8 +267,7 @@ class Committer:
 
     def _fail_batch(self, batch: InFlightBatch, error: Exception) -> None:
         self._fail(list(batch.writes()), error)
-        batch.commands = []
-        self._batch = None
+        batch.commands, self._batch = [], None
 
     async def _disconnect(self, session: Session, error: Refused) -> None:
         await session.close()
@@ -277,7 +276,7 @@ class Committer:
 
     def _mark_disconnected(self, error: Refused) -> None:
         self.connection_state.mark_disconnected(error)
-        self._observer.record_disconnect(error)
+        self._observer.record_disconnect(self.last_error)
 
     # --- deadlines ----------------------------------------------------------------------
 

@@ -51,13 +51,13 @@ class IdempotencyKeeper:
     keys.
     """
 
-    def __init__(self, ttl_seconds: float, max_keys: int, partitions: int = 1) -> None:
+    def __init__(self, ttl_seconds: float, max_keys: int) -> None:
         self.max_keys = max_keys or DEFAULT_MAX_KEYS
         """The maximum number of known keys, as of the last `update_max_keys`."""
         self.key_count = 0
         """The number of known keys, -1 if the ACL of Redis does not allow to count them."""
         self._configured_max_keys = max_keys
-        self._partitions = partitions
+        self._base = 1
         self._generation_ms = int(ttl_seconds * 1000 / GENERATIONS_PER_TTL) + 1
         self._log: IdempotencyLog | None = None
         self._age_ms = 0.0
@@ -72,6 +72,8 @@ class IdempotencyKeeper:
         """Load the archive's key files, and the state of the rotation from Redis."""
         if self._log is not writer.idempotency_log:
             self._log, self._archived_seq = writer.idempotency_log, Seq(0)
+        # Partitions that were added get no posts with a key.
+        self._base = writer.identity.strides.base
         rotation = await partition.idempotency.read_rotation()
         files = writer.idempotency_log
         # The larger generation is right: a new one is written to the files first, then to Redis,
@@ -85,7 +87,7 @@ class IdempotencyKeeper:
 
     def update_max_keys(self, memory_max_bytes: int) -> None:
         """Compute the budget, from Redis's memory (0 for no limit) unless a setting gives it."""
-        share = memory_max_bytes // (MEMORY_SHARE * REDIS_KEY_BYTES * self._partitions)
+        share = memory_max_bytes // (MEMORY_SHARE * REDIS_KEY_BYTES * self._base)
         self.max_keys = self._configured_max_keys or (
             share if memory_max_bytes else DEFAULT_MAX_KEYS
         )
