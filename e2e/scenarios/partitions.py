@@ -19,9 +19,7 @@ LOOKUPS = 200
 def install_few(release: Release, report: Report) -> None:
     """Install two partitions, and post."""
     with report.row(f"{FEW} partitions: installed") as row:
-        release.install(
-            {**release.routing_values(), **SMALL, "config": {"partitions": FEW}, "replicas": 2}
-        )
+        release.install({**release.routing_values(), **SMALL, "config": {"partitions": FEW}})
         release.wait_until_routed()
         with release.load(RATE) as load:
             time.sleep(STEADY_SECONDS)
