@@ -19,8 +19,8 @@ from busyapi.errors import ArchiveDamaged, ArchiveFull, RedisUnavailable
 from busyapi.failpoints import failpoint
 from busyapi.flusher.holder_check import (
     ArchiveEvidence,
+    find_doubt,
     find_missing_data,
-    has_restarted,
     read_evidence,
 )
 from busyapi.flusher.holder_record import HolderRecord
@@ -180,6 +180,10 @@ class Failover:
                 f"the Sentinels find the primary {primary.address} down: {refusal}"
             )
 
+    def forget_refusal(self) -> None:
+        """Record that another server is used: commits may have been refused on the former one."""
+        self._refused.has_lasted("")
+
     def end(self) -> None:
         """Record that the primary answers."""
         self._logged = ""
@@ -243,8 +247,8 @@ def choose_holder(
     if not candidates:
         return Choice(None, "; ".join(reasons))
     best = max(candidates, key=lambda server: _rank(server, holders))
-    if may_wait and has_restarted(best.data, holders) and reasons:
-        waiting = f"{best.address} has restarted: the flusher waits for the other holders"
+    if may_wait and reasons and (doubt := find_doubt(best.data, holders)):
+        waiting = f"{best.address} {doubt}: the flusher waits for the other holders"
         return Choice(None, "; ".join([waiting, *reasons]))
     return Choice(best)
 
@@ -263,7 +267,7 @@ def _find_obstacle(server: ReplicaServer, holders: Holders, archive: ArchiveEvid
 def _rank(server: ReplicaServer, holders: Holders) -> tuple[bool, bool, int, int]:
     # Offsets of servers that have restarted cannot be compared: each begins a new count.
     return (
-        not has_restarted(server.data, holders),
+        not find_doubt(server.data, holders),
         server.address in holders.raised,
         server.data.seq or 0,
         server.offset,

@@ -22,6 +22,7 @@ from busyapi.stream.overdue import is_view_outdated
 from busyapi.stream.replicas import ReplicaView, find_unconfirmed, make_confirm_commands
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_EXPIRING
 from busyapi.stream.state import PartitionState, parse_state, state_commands
+from busyapi.stream.successor import replace_successors
 
 COMMITTER_MEMORY_SECONDS = 3600
 """How long Redis keeps the last batch number of an idle committer. The expiry only cleans up after
@@ -151,8 +152,7 @@ class Session:
         self.epoch = state.epoch
         self._view, self._can_confirm_aof = server.view, server.can_confirm_aof
         if server.view:
-            self._endpoint.successors.clear()
-            self._endpoint.successors.update(server.view.listed)
+            replace_successors(self._endpoint.successors, server.view.listed)
             self._connection.is_replaced = partial(
                 is_view_outdated, self._endpoint, self._connection.address, server.view
             )
