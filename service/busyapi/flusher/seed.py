@@ -6,8 +6,9 @@
     Redis and archive are empty,            a fresh install: seq 0
       and no id was ever issued
     a server that confirmed every commit    continue: no device has an id that it lacks. If the
-      of the server in the record             archive has usages that it lacks, a new epoch, so
-                                              that no committer retries their batches
+      of the server in the record             archive has usages or keys of usages that it lacks,
+                                              a new epoch, so that no committer retries their
+                                              batches. The ids of keys without usages stay unused
     another archive, or one that is         halt: usages may be lost, and an operator decides
       behind the record in Redis
     anything else                           jump: a tail may be lost, so no id up to
@@ -73,9 +74,13 @@ async def seed_partition(
         return FRESH
     state = snapshot.state
     has_all = state.server_id in predecessors and bool(state.epoch) and state.seq is not None
-    if has_all and (state.seq or 0) < writer.cursor:
-        await _start_epoch(partition, writer, config, REPLACED, idempotency_keys, skip=False)
-        return REPLACED
+    if has_all:
+        # A key that the archive has may name a usage that neither has. If another usage got that
+        # id, the key would answer for it.
+        named = await partition.await_with_lease(idempotency_keys.find_last_seq())
+        if (state.seq or 0) < max(named, writer.cursor):
+            await _start_epoch(partition, writer, config, REPLACED, idempotency_keys, issued=named)
+            return REPLACED
     why = "" if has_all else _jump_reason(snapshot, writer, partition.is_standalone)
     if not why and snapshot.state.server_id != snapshot.server.server_id:
         if snapshot.server.durability_error:
@@ -89,7 +94,7 @@ async def seed_partition(
         snapshot = await partition.read_snapshot()
         why = _jump_reason(snapshot, writer, partition.is_standalone)
     if why:
-        await _start_epoch(partition, writer, config, why, idempotency_keys, skip=True)
+        await _start_epoch(partition, writer, config, why, idempotency_keys)
         return why
     record = _make_record(snapshot, writer, config, partition.installation)
     if (await partition.idempotency.read_rotation()).restored_epoch != snapshot.state.epoch:
@@ -219,9 +224,9 @@ async def _start_epoch(
     why: str,
     idempotency_keys: IdempotencyKeeper,
     *,
-    skip: bool,
+    issued: Seq | None = None,
 ) -> None:
-    """Mint an epoch; with `skip`, ids jump over all that may have been issued."""
+    """Mint an epoch. Ids continue after `issued`, or jump over all that may have been issued."""
     # Commits stop first: the stream then has everything that this server will ever have of the
     # old history. If the process dies after the gap record, the next start jumps again, which
     # costs only ids.
@@ -233,8 +238,10 @@ async def _start_epoch(
     snapshot = await partition.read_snapshot()
     _require_tier(snapshot.server)
     last_seq = Seq(max(snapshot.state.seq or 0, writer.cursor))
-    if skip:
-        last_seq = Seq(max(last_seq, writer.cursor + writer.identity.bound) + 1)
+    if issued is None:
+        issued = Seq(max(last_seq, writer.cursor + writer.identity.bound) + 1)
+    if issued > last_seq:
+        last_seq = issued
         await partition.await_with_lease(asyncio.to_thread(writer.record_gap, last_seq, why))
     # After the gap record, which shows the lost usages, and before the epoch, under which retries
     # may arrive. Also for usages that the archive has and the server lacks.
