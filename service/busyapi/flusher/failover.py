@@ -29,7 +29,7 @@ from busyapi.flusher.retry import LastingProblem
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
-from busyapi.stream.sentinel import read_primary, start_failover
+from busyapi.stream.sentinel import read_primary, repeat_failover, start_failover
 
 log = structlog.get_logger()
 
@@ -148,13 +148,24 @@ class Failover:
         """Why no failover is possible, "" if one is, or none is expected."""
         self._logged = ""
         self._blocking = LastingProblem(MIN_BLOCKED_SECONDS)
+        self._replacing = LastingProblem(MIN_BLOCKED_SECONDS)
 
-    def note_report(self, report: ServerReport) -> None:
+    async def note_report(
+        self, partition: OwnedPartition, primary: str, report: ServerReport, holders: Holders
+    ) -> None:
         """Note what the Sentinels say while the primary works.
+
+        They may name another server for a second after a failover. If that lasts, the Sentinel
+        which executed it was lost, and another one must promote the same server again.
 
         Without Sentinels no failover is expected; the nodes of a cluster are not asked.
         """
         obstacle = report.view.failover_obstacle if report.view else "no Sentinel answers"
+        replacement = report.view.find_replacement(primary) if report.view else ""
+        if self._replacing.has_lasted(replacement):
+            obstacle = obstacle or replacement
+            if primary in holders.raised:
+                await partition.await_with_lease(repeat_failover(self._endpoint))
         if report.mode != "sentinel":
             obstacle = ""
         if obstacle and obstacle != self.obstacle:

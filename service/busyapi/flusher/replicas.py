@@ -189,7 +189,7 @@ class ReplicaKeeper:
             # The operator has given up the server that a failover may still promote.
             holders = await self._record.remove(holders._replace(raised=frozenset()))
         report = await self._servers.inspect(partition, primary, holders)
-        self.failover.note_report(report)
+        await self.failover.note_report(partition, primary.address, report, holders)
         holders, problem = await self._servers.clear_raised(
             holders, primary, report, keep=self._handover.chosen
         )
