@@ -16,6 +16,7 @@ from busyapi.auth.credential import Credential
 from busyapi.errors import NotSeeded, RedisUnavailable, UsageExpired
 from busyapi.ids import MAX_ID, Seq, UsageId, split_usage_id
 from busyapi.stamp import StampedUsage, split_archived_stamp
+from busyapi.stream.reader import BufferedUsage
 from busyapi.stream.state import PartitionState
 from busyapi.usage_json import render_usage
 from busyapi.web.problems import NO_STORE_HEADERS, Problem
@@ -89,9 +90,8 @@ async def _find_readable(
 
 async def _find_buffered(context: ApiContext, usage_id: UsageId) -> StampedUsage | None:
     partition, seq = split_usage_id(usage_id, context.settings.partitions)
-    state, entry = await context.readers[partition].find_usage(seq)
+    state, entry = await _find_confirmed(context, partition, seq)
     if entry:
-        await _wait_until_confirmed(context, partition, seq, state)
         line = render_usage(usage_id, entry.received_ms, entry.line)
         return StampedUsage(line, entry.stamp)
     if state.seq is not None and seq > state.seq:
@@ -99,26 +99,33 @@ async def _find_buffered(context: ApiContext, usage_id: UsageId) -> StampedUsage
     return None
 
 
-async def _wait_until_confirmed(
-    context: ApiContext, partition: int, seq: Seq, state: PartitionState
-) -> None:
-    """Wait until a usage of the stream cannot be lost, in the tier `replicated`.
+async def _find_confirmed(
+    context: ApiContext, partition: int, seq: Seq
+) -> tuple[PartitionState, BufferedUsage | None]:
+    """Find a usage of the stream; in the tier `replicated` wait until it cannot be lost.
 
     The stream also has usages whose commit no replica has confirmed. If the primary is lost now,
-    another usage gets the id. What a later commit of this process or the archive covers stays.
+    another usage gets the id. What a later commit of this process or the archive covers stays. But
+    a commit to another server proves nothing: the reader may still read from a former primary.
 
     Raises:
         RedisUnavailable: neither covers the usage in time.
     """
-    if context.settings.durability != "replicated":
-        return
-    committer = context.committers.committers[partition]
+    reader, committer = context.readers[partition], context.committers.committers[partition]
     end = monotonic() + MAX_CONFIRM_SECONDS
-    while seq > max(committer.highest_seq, state.archived):
+    state, entry = await reader.find_usage(seq)
+    while entry and context.settings.durability == "replicated" and seq > state.archived:
+        session = committer.session
+        is_same = session is not None and session.server_id == state.server_id
+        if is_same and seq <= committer.highest_seq:
+            break
         if monotonic() > end:
             raise RedisUnavailable
+        if session and not is_same:
+            await reader.close()
         await asyncio.sleep(CONFIRM_INTERVAL_SECONDS)
-        state = await context.readers[partition].read_state()
+        state, entry = await reader.find_usage(seq)
+    return state, entry
 
 
 async def _find_archived(

@@ -83,7 +83,7 @@ class Session:
         """How long the last batch, which the primary had stored, waited for its replicas; None if
         commits do not wait for replicas."""
         self._installation = endpoint.installation
-        self.epoch = ""
+        self.epoch = self.server_id = ""
 
     @classmethod
     async def open(
@@ -149,7 +149,7 @@ class Session:
             )
         if server.role != "master" or not is_seeded_for(state, server):
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded for this server")
-        self.epoch = state.epoch
+        self.epoch, self.server_id = state.epoch, state.server_id
         self._view, self._can_confirm_aof = server.view, server.can_confirm_aof
         if server.view:
             replace_successors(self._endpoint.successors, server.view.listed)
