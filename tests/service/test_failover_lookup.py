@@ -28,7 +28,8 @@ async def test_usage_of_a_former_primary_is_not_shown_under_the_id_of_another_on
             # No replica has it, so this id goes to another usage.
             assert await unconfirmed.post(b'{"lost":1}') == 2
             assert await committer.post(b'{"kept":1}') == 2
-            assert await reader.find_usage(Seq(2)) != (None, None)  # connected to the former one
+            _, usage = await reader.find_usage(Seq(2))
+            assert usage is not None  # the reader is connected to the former primary
             proxy.target = chain.new.port
             context = SimpleNamespace(
                 settings=SimpleNamespace(durability="replicated"),

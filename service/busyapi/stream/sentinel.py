@@ -130,7 +130,7 @@ async def start_handover(endpoint: Endpoint) -> Start:
 
 
 async def repeat_failover(endpoint: Endpoint) -> None:
-    """Make a Sentinel promote the server that another one has promoted without telling the rest."""
+    """Make a Sentinel promote the server that another one promoted before it was lost."""
     await _start(endpoint, endpoint.hosts, ())
 
 
