@@ -171,7 +171,7 @@ def test_suspended_owner_without_its_lock_loses_and_repeats_nothing(
 async def test_halted_flusher_keeps_no_lease_and_takes_none(
     stack: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.retry.HALT_RETRY_SECONDS", 0.2)
     async with stack.run() as (_, committer):
         await stack.post(committer, "a", 3)
         await stack.wait_until_archived(3)
