@@ -17,6 +17,7 @@ from busyapi.auth.credential import Credential
 from busyapi.errors import NotSeeded, RedisUnavailable, UsageExpired
 from busyapi.ids import MAX_ID, Seq, UsageId
 from busyapi.stamp import StampedUsage, split_archived_stamp
+from busyapi.stream.reader import BufferedUsage
 from busyapi.usage_json import render_usage
 from busyapi.web.problems import NO_STORE_HEADERS, Problem
 from busyapi.web.protocol import request_id_of
@@ -98,38 +99,44 @@ async def _find_at(
     context: ApiContext, credential: Credential, audit: ReadAudit, usage_id: UsageId, place: Place
 ) -> StampedUsage | None:
     """Return a usage if it is at this place; raises as `ArchiveClient.find_line`."""
-    if (usage := place.usage) and await _is_confirmed(context, place):
+    if usage := await _find_confirmed(context, place):
         return StampedUsage(render_usage(usage_id, usage.received_ms, usage.line), usage.stamp)
     stamped = None
     if place.seq is not None and place.may_be_archived:
         where = place.partition, place.seq
         stamped = await _find_archived(context, credential, audit, usage_id, where)
-    if usage and not stamped:
+    if place.usage and not stamped:
         raise RedisUnavailable
     return stamped
 
 
-async def _is_confirmed(context: ApiContext, place: Place) -> bool:
-    """Wait until a usage of the stream cannot be lost, in the tier `replicated`.
+async def _find_confirmed(context: ApiContext, place: Place) -> BufferedUsage | None:
+    """Return the usage of a place; in the tier `replicated` wait until it cannot be lost.
 
     The stream also has usages whose commit no replica has confirmed. If the primary is lost now,
-    another usage gets the id. What a later commit of this process or the archive covers stays.
+    another usage gets the id. What a later commit of this process or the archive covers stays. But
+    a commit to another server proves nothing: the reader may still read from a former primary.
     """
-    if context.settings.durability != "replicated":
-        return True
+    usage, state, seq = place.usage, place.state, place.seq or Seq(0)
     # This process has no committer for a partition that has left.
-    committers = context.committers.committers[place.partition :][:1]
+    committer = next(iter(context.committers.committers[place.partition :]), None)
     end = monotonic() + MAX_CONFIRM_SECONDS
-    seq, state = place.seq or Seq(0), place.state
-    while seq > max(state.archived if state else 0, *(c.highest_seq for c in committers), 0):
+    while usage and context.settings.durability == "replicated":
+        session = committer.session if committer else None
+        is_same = bool(session and state and session.server_id == state.server_id)
+        is_committed = is_same and committer is not None and seq <= committer.highest_seq
+        if is_committed or (state and seq <= state.archived):
+            break
         if monotonic() > end:
-            return False
+            return None
         await asyncio.sleep(CONFIRM_INTERVAL_SECONDS)
         try:
-            state = await context.finder.read_state(place.partition)
+            if session and not is_same:
+                await context.finder.close_reader(place.partition)
+            state, usage = await context.finder.find_buffered(place.partition, seq)
         except RedisUnavailable:
-            return False
-    return True
+            return None
+    return usage
 
 
 async def _find_archived(

@@ -101,6 +101,22 @@ class UsageFinder:
         self._remember(partition, state)
         return state
 
+    async def find_buffered(
+        self, partition: int, seq: Seq
+    ) -> tuple[PartitionState, BufferedUsage | None]:
+        """Return the record of a partition, and its usage with this seq if the stream has it.
+
+        Raises:
+            RedisUnavailable: Redis does not reply.
+        """
+        state, usage = await self._reader(partition).find_usage(seq)
+        self._remember(partition, state)
+        return state, usage
+
+    async def close_reader(self, partition: int) -> None:
+        """Close the connection to a partition, so that the next read finds its server again."""
+        await self._reader(partition).close()
+
     async def read_states(self) -> list[PartitionState]:
         """Return the records of all partitions that have begun, also of those that have left.
 

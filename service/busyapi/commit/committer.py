@@ -60,7 +60,7 @@ class Committer:
         self._queued: deque[PendingWrite] = deque()
         self._batch: InFlightBatch | None = None
         self._stored_not_completed: list[StoredCommand] = []
-        self._session: Session | None = None
+        self.session: Session | None = None  # checked
         self._wake = asyncio.Event()
         self.connection_state = ConnectionState(partition)
         # Redis refused the last batch on a checked connection, and may refuse the next one too.
@@ -72,7 +72,7 @@ class Committer:
     @property
     def is_ready(self) -> bool:
         """Return whether the committer has a checked connection."""
-        return self._session is not None
+        return self.session is not None
 
     @property
     def last_error(self) -> Refused:
@@ -83,7 +83,7 @@ class Committer:
     def durability_error(self) -> DurabilityNotMet | None:
         """Return why Redis does not meet the tier, if the last check failed for that."""
         error = self.last_error
-        return error if self._session is None and isinstance(error, DurabilityNotMet) else None
+        return error if self.session is None and isinstance(error, DurabilityNotMet) else None
 
     @property
     def queued_count(self) -> int:
@@ -109,20 +109,20 @@ class Committer:
                 await self.run_once()
         finally:
             expiry.cancel()
-            if self._session:
-                await self._session.close()
+            if self.session:
+                await self.session.close()
 
     async def run_once(self) -> None:
         """Do one step: connect, wait for work, check the connection, or send batches."""
-        if self._session is None:
+        if self.session is None:
             await self._connect()
         elif self._batch is None and not self._queued and monotonic() < self._next_check:
             self._wake.clear()
             await self._wake.wait()
         elif monotonic() >= self._next_check:
-            await self._recheck(self._session)
+            await self._recheck(self.session)
         else:
-            await self._send_batches(self._session)
+            await self._send_batches(self.session)
 
     async def wait_drained(self) -> None:
         """Wait until every submitted write is answered."""
@@ -148,7 +148,7 @@ class Committer:
             self._mark_disconnected(error)
             await self._back_off()
             return
-        self._session, self.strides = session, session.strides
+        self.session, self.strides = session, session.strides
         self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS
         if (batch := self._batch) and not batch.may_be_sent_under(session.epoch):
             # Redis lost ids in the meantime, and with them the batch number. The old server may
@@ -271,7 +271,7 @@ class Committer:
 
     async def _disconnect(self, session: Session, error: Refused) -> None:
         await session.close()
-        self._session = None
+        self.session = None
         self._mark_disconnected(error)
 
     def _mark_disconnected(self, error: Refused) -> None:

@@ -18,7 +18,7 @@ from time import monotonic
 
 import structlog
 
-from busyapi.archive.idempotency_log import IdempotencyLog, LogPart, read_part
+from busyapi.archive.idempotency_log import IdempotencyLog, LogPart, find_last_seq, read_part
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveFull, describe_for_log
 from busyapi.failpoints import failpoint
@@ -70,8 +70,9 @@ class IdempotencyKeeper:
 
     async def load(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
         """Load the archive's key files, and the state of the rotation from Redis."""
-        if self._log is not writer.idempotency_log:
-            self._log, self._archived_seq = writer.idempotency_log, Seq(0)
+        # The server may be another one, with other keys at the seqs that were archived already. A
+        # key that is in the files twice is harmless.
+        self._log, self._archived_seq = writer.idempotency_log, Seq(0)
         # Partitions that were added get no posts with a key.
         self._base = writer.identity.strides.base
         rotation = await partition.idempotency.read_rotation()
@@ -157,8 +158,7 @@ class IdempotencyKeeper:
             return key.last_seq <= writer.cursor and not is_lost
 
         count = 0
-        oldest = self._files.generation - GENERATIONS_PER_TTL
-        for part in [part for part in self._files.parts if part.generation >= oldest]:
+        for part in self._known_parts:
             keys = self._read_part(part)
             while chunk := await asyncio.to_thread(lambda: list(islice(keys, RESTORE_BATCH))):  # noqa: B023 - awaited at once
                 records = [key for key in chunk if has_usages(key)]
@@ -168,6 +168,22 @@ class IdempotencyKeeper:
                 count += len(records)
         if count:
             log.info("idempotency_keys_restored", keys=count)
+
+    async def find_last_seq(self) -> Seq:
+        """Return the largest seq of a key that `restore` would restore if its usages existed."""
+        last_seq = Seq(0)
+        for part in self._known_parts:
+            try:
+                last_seq = await asyncio.to_thread(find_last_seq, part, last_seq)
+            except OSError as error:
+                detail = describe_for_log(error)
+                log.error("idempotency_log_damaged", file=part.path.name, detail=detail)
+        return last_seq
+
+    @property
+    def _known_parts(self) -> list[LogPart]:
+        oldest = self._files.generation - GENERATIONS_PER_TTL
+        return [part for part in self._files.parts if part.generation >= oldest]
 
     def _read_part(self, part: LogPart) -> Iterator[IdempotencyRecord]:
         damaged_lines = 0

@@ -6,8 +6,9 @@
     Redis and archive are empty,            a fresh install: seq 0
       and no id was ever issued
     a server that confirmed every commit    continue: no device has an id that it lacks. If the
-      of the server in the record             archive has usages or strides that it lacks,
-                                              a new epoch: no committer retries their batches
+      of the server in the record             archive has usages, strides or keys of usages that it
+                                              lacks, a new epoch, so that no committer retries
+                                              their batches. Ids of keys without usages stay unused
     another archive, or one that is         halt: usages may be lost, and an operator decides
       behind the record in Redis
     anything else                           jump: a tail may be lost, so no id up to
@@ -88,9 +89,13 @@ async def seed_partition(
     state = snapshot.state
     has_epoch = bool(state.epoch or state.paused)
     has_all = state.server_id in predecessors and has_epoch and state.seq is not None
-    if has_all and not _continues_archive(state, writer):
-        await _start_epoch(partition, writer, config, REPLACED, idempotency_keys, skip=False)
-        return REPLACED
+    if has_all:
+        # A key that the archive has may name a usage that neither has. If another usage got that
+        # id, the key would answer for it.
+        named = await partition.await_with_lease(idempotency_keys.find_last_seq())
+        if (state.seq or 0) < named or not _continues_archive(state, writer):
+            await _start_epoch(partition, writer, config, REPLACED, idempotency_keys, issued=named)
+            return REPLACED
     why = "" if has_all else _jump_reason(snapshot, writer, partition.is_standalone)
     if not why and snapshot.state.server_id != snapshot.server.server_id:
         if snapshot.server.durability_error:
@@ -104,7 +109,7 @@ async def seed_partition(
         snapshot = await partition.read_snapshot()
         why = _jump_reason(snapshot, writer, partition.is_standalone)
     if why:
-        await _start_epoch(partition, writer, config, why, idempotency_keys, skip=True)
+        await _start_epoch(partition, writer, config, why, idempotency_keys)
         return why
     record = make_record(snapshot, writer, config, partition.installation)
     if (await partition.idempotency.read_rotation()).restored_epoch != snapshot.state.epoch:
@@ -195,9 +200,9 @@ async def _start_epoch(
     why: str,
     idempotency_keys: IdempotencyKeeper,
     *,
-    skip: bool,
+    issued: Seq | None = None,
 ) -> None:
-    """Mint an epoch; with `skip`, ids jump over all that may have been issued."""
+    """Mint an epoch. Ids continue after `issued`, or jump over all that may have been issued."""
     # Commits stop first: the stream then has everything that this server will ever have of the
     # old history. If the process dies after the gap record, the next start jumps again, which
     # costs only ids.
@@ -209,9 +214,11 @@ async def _start_epoch(
     snapshot = await partition.read_snapshot()
     require_tier(snapshot.server)
     last_seq = Seq(max(snapshot.state.seq or 0, writer.cursor))
-    if skip:
+    if issued is None:
         start = writer.identity.strides.start
-        last_seq = Seq(max(last_seq, writer.cursor + writer.identity.bound, start - 1) + 1)
+        issued = Seq(max(last_seq, writer.cursor + writer.identity.bound, start - 1) + 1)
+    if issued > last_seq:
+        last_seq = issued
         await partition.await_with_lease(asyncio.to_thread(writer.record_gap, last_seq, why))
         # On a full volume the stride stays: another try would make ids jump again.
         with suppress(ArchiveFull):

@@ -5,7 +5,7 @@ down but promote no server until the flusher has raised the priority of one.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from busyapi.errors import RedisUnavailable
@@ -129,6 +129,25 @@ async def start_handover(endpoint: Endpoint) -> Start:
     return await _start(endpoint, endpoint.hosts, ("COORDINATED",))
 
 
+async def repeat_failover(endpoint: Endpoint) -> None:
+    """Make a Sentinel promote the server that another one promoted before it was lost."""
+    await _start(endpoint, endpoint.hosts, ())
+
+
+async def find_unready(endpoint: Endpoint, address: str) -> str:
+    """Return which Sentinels have not read yet that they may promote a server, "" if all have.
+
+    One that does not answer does not count.
+    """
+    replies = await asyncio.gather(*(_ask(endpoint, node, "REPLICAS") for node in endpoint.hosts))
+    unready = [
+        f"{host}:{port}"
+        for (host, port), reply in zip(endpoint.hosts, replies, strict=True)
+        if reply is not None and address not in _list_promotable(map(_parse, reply))
+    ]
+    return f"Sentinel {', '.join(unready)} has not read the priority of {address}" * bool(unready)
+
+
 async def _start(endpoint: Endpoint, sentinels: Sequence[Address], words: Command) -> Start:
     reasons = []
     for node in sentinels:
@@ -158,7 +177,7 @@ async def read_view(endpoint: Endpoint) -> SentinelView | None:
     servers = replicas + [_parse(primary) for _, primary, _ in answered]
     return SentinelView(
         frozenset(map(_address_of, servers)),
-        frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica)),
+        _list_promotable(replicas),
         obstacle,
         _find_idle(endpoint, views),
         tuple(_parse_primary(primary, address) for _, primary, address in answered if address),
@@ -217,6 +236,10 @@ def _find_idle(endpoint: Endpoint, views: list[list[Any] | None]) -> frozenset[s
     return frozenset(set.intersection(*idle)) if idle else frozenset()
 
 
+def _list_promotable(replicas: Iterable[dict[str, str]]) -> frozenset[str]:
+    return frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica))
+
+
 def _is_promotable(replica: dict[str, str]) -> bool:
     # A Sentinel that has not yet read the INFO of a replica assumes priority 100, but does not
     # promote the replica either.
@@ -230,10 +253,6 @@ def _flags_of(facts: dict[str, str]) -> set[str]:
 
 def _address_of(facts: dict[str, str]) -> str:
     return f"{facts['ip']}:{facts['port']}"
-
-
-async def _ask_all(endpoint: Endpoint, word: str) -> list[Any]:
-    return await asyncio.gather(*(_ask(endpoint, node, word) for node in endpoint.hosts))
 
 
 async def _ask_most(endpoint: Endpoint, word: str) -> list[Any]:

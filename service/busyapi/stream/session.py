@@ -28,6 +28,7 @@ from busyapi.stream.record_check import check_record
 from busyapi.stream.replicas import ReplicaView, find_unconfirmed, make_confirm_commands
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_EXPIRING
 from busyapi.stream.state import PartitionState, parse_state, state_commands
+from busyapi.stream.successor import replace_successors
 from busyapi.strides import Strides
 
 COMMITTER_MEMORY_SECONDS = 3600
@@ -89,7 +90,7 @@ class Session:
         """How long the last batch, which the primary had stored, waited for its replicas; None if
         commits do not wait for replicas."""
         self._installation = endpoint.installation
-        self.epoch = ""
+        self.epoch = self.server_id = ""
         self.strides = Strides.fixed(1)
 
     @classmethod
@@ -143,11 +144,11 @@ class Session:
             raise PartitionPaused(f"partition {self._key_names.partition} gets another stride")
         if server.role != "master" or not is_seeded_for(state, server):
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded for this server")
-        self.epoch, self.strides = state.epoch, state.strides
+        self.epoch, self.server_id = state.epoch, state.server_id
+        self.strides = state.strides
         self._view, self._can_confirm_aof = server.view, server.can_confirm_aof
         if server.view:
-            self._endpoint.successors.clear()
-            self._endpoint.successors.update(server.view.listed)
+            replace_successors(self._endpoint.successors, server.view.listed)
             self._connection.is_replaced = partial(
                 is_view_outdated, self._endpoint, self._connection.address, server.view
             )

@@ -7,7 +7,7 @@ flusher that it holds every acknowledged usage.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from busyapi.errors import RedisUnavailable
@@ -29,6 +29,12 @@ ASK_TIMEOUT_SECONDS = 0.5
 POLL_SECONDS = 0.1
 HEAD_START_SECONDS = 0.3
 """How long the server that the Sentinels name may take to accept before others are asked."""
+
+
+def replace_successors(known: set[str], addresses: Iterable[str]) -> None:
+    """Replace the known servers, in the same set, which each connection attempt reads."""
+    known.clear()
+    known.update(addresses)
 
 
 async def open_primary(

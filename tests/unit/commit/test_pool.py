@@ -35,7 +35,7 @@ def make_pool(count: int, max_usages: int = 100) -> CommitterPool:
 
 
 def mark_ready(committer: Committer) -> None:
-    committer._session = object()  # type: ignore[assignment]
+    committer.session = object()  # type: ignore[assignment]
     committer.connection_state.mark_connected()
 
 
