@@ -219,8 +219,8 @@ def test_upgrade_to_one_server_makes_the_server_0_the_primary_first(
     tmp_path: Path, before: int, after: int, expected: int
 ) -> None:
     flushers = '(dict "annotations" (dict "busyapi/base" "1" "busyapi/flushers" "1"))'
-    found = f'(dict "metadata" {flushers} "spec" (dict "replicas" {before}))'
-    chart = with_lookup(tmp_path, "StatefulSet", found)
+    answer = f'(dict "metadata" {flushers} "spec" (dict "replicas" {before}))'
+    chart = with_lookup(tmp_path, "StatefulSet", answer)
     jobs = of_kind(render(with_servers(after), chart=chart, upgrade=True), "Job")
     assert len(jobs) == expected
     for job in jobs:
