@@ -150,6 +150,10 @@ def keep_all_holders() -> None:
         known = read_holders(folder).processes
         write_holders(folder, holders._replace(processes={**known, **holders.processes}))
 
+    async def read_again(self: HolderRecord, *, again: bool = False) -> Holders:
+        del again
+        return read_holders(self._folder)
+
     replace(holder_record, "write_holders", keep)
     # It must not forget them in memory either.
     replace(HolderRecord, "read", read_again)
@@ -184,12 +188,6 @@ def accept_weak_replicas() -> None:
         return ""
 
     replace(replica_server, "_describe_problem", find_nothing)
-
-
-async def read_again(self: HolderRecord, *, again: bool = False) -> Holders:
-    """Return what the file says."""
-    del again
-    return read_holders(self._folder)
 
 
 def raise_one_refusal_twice() -> None:

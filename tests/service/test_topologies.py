@@ -55,7 +55,7 @@ def test_four_partitions_on_one_server_and_no_other_number_of_them(
     with Stack(tmp_path / "stack", valkey, apis=2, partitions=4) as stack:
         assert_four_partitions_work(stack, 50)
         # A process with another number of partitions is refused and reports the reason.
-        reason = "installation has 4 partitions, BUSYAPI_PARTITIONS says 1"
+        reason = "installation was made with 4 partitions, BUSYAPI_PARTITIONS says 1"
         other = {**valkey.settings(), "BUSYAPI_PARTITIONS": "1"}
         api = Api(tmp_path / "other", "api", reserve_port(), other)
         api.spawn()
