@@ -349,7 +349,10 @@ class TestExportTarget:
             assert [path.name for path in out.glob("x*")] == ["x.parquet"]
             assert target.read_bytes() == b"before"
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) != 0
+            try:
+                assert process.wait(20) != 0
+            finally:
+                process.kill()
         assert [path.name for path in out.iterdir()] == ["x.parquet"]
         assert target.read_bytes() == b"before"
 
