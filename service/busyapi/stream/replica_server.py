@@ -219,6 +219,6 @@ def split_address(address: str) -> Address:
 
 
 def parse_pairs(reply: list[bytes]) -> dict[str, str]:
-    """Parse a reply to CONFIG GET."""
+    """Parse a reply of names and values: to CONFIG GET, and of a Sentinel."""
     texts = [text.decode() for text in reply]
     return dict(zip(texts[::2], texts[1::2], strict=True))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from busyapi.errors import RedisUnavailable
 from busyapi.stream.connection import RedisConnection, ServerError
+from busyapi.stream.durability import parse_info
 
 Open = Callable[[tuple[str, int]], Awaitable[RedisConnection]]
 """Connects to an address."""
@@ -101,8 +102,7 @@ async def _open(open_server: Open, address: tuple[str, int]) -> _Server:
         raise
     if isinstance(reply, ServerError):
         return _Server(connection, "", "")
-    lines = reply.decode(errors="replace").splitlines()
-    facts = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    facts = parse_info(reply)
     primary = f"{facts.get('master_host')}:{facts.get('master_port')}"
     return _Server(connection, facts.get("role", ""), primary)
 
