@@ -89,7 +89,6 @@ class Session:
         self.confirm_seconds: float | None = None
         """How long the last batch, which the primary had stored, waited for its replicas; None if
         commits do not wait for replicas."""
-        self._installation = endpoint.installation
         self.epoch = self.server_id = ""
         self.strides = Strides.fixed(1)
 
