@@ -72,7 +72,7 @@ class HolderPromoter:
         self, endpoint: Endpoint, record_choice: Callable[[str, float], Awaitable[None]]
     ) -> None:
         self._endpoint, self._record_choice = endpoint, record_choice
-        self._down_since: float | None = None
+        self._down = LastingProblem(WAIT_FOR_HOLDERS_SECONDS)
 
     async def promote(
         self, holders: Holders, archive: ArchiveEvidence, own_run_id: str, *, is_lost: bool
@@ -90,11 +90,9 @@ class HolderPromoter:
             or not (primary.is_suspected or is_lost)
             or (not primary.is_down and await self._is_working(primary.address))
         ):
-            self._down_since = None
+            self._down.end()
             return Promotion()
-        now = monotonic()
-        if self._down_since is None:
-            self._down_since = now
+        may_wait = not self._down.has_lasted("the primary is down")
         key_names = endpoint.key_names(0)
         servers = await asyncio.gather(
             *(
@@ -104,7 +102,6 @@ class HolderPromoter:
         )
         if any(server.is_primary and server.data.run_id == own_run_id for server in servers):
             return Promotion()  # this flusher uses it already
-        may_wait = now - self._down_since < WAIT_FOR_HOLDERS_SECONDS
         chosen, reason = choose_holder(list(servers), holders, archive, may_wait=may_wait)
         if chosen is None:
             is_pending = bool(reason) and primary.is_suspected
@@ -193,12 +190,12 @@ class Failover:
 
     def forget_refusal(self) -> None:
         """Record that another server is used: commits may have been refused on the former one."""
-        self._refused.has_lasted("")
+        self._refused.end()
 
     def end(self) -> None:
         """Record that the primary answers."""
         self._logged = ""
-        self._blocking.has_lasted("")
+        self._blocking.end()
 
     async def run(
         self, writer: PartitionWriter, stopping: asyncio.Event, own_run_id: str, *, is_lost: bool

@@ -71,8 +71,8 @@ class Handover:
             if partition.handover:
                 await self._end(partition, primary, holders)
             self.chosen = self._logged = ""
-            self._unstarted.has_lasted("")
-            self._unready.has_lasted("")
+            self._unstarted.end()
+            self._unready.end()
             return
         try:
             reason = refusal or await self._choose(primary, holders)
