@@ -47,6 +47,17 @@ class Partition:
     lines: list[Line] = field(default_factory=list)
     gaps: list[Span] = field(default_factory=list)
     quarantined: list[Span] = field(default_factory=list)
+    strides: list[tuple[int, int]] = field(default_factory=list)
+    """Each stride after its first seq, as partition.json says; empty: the number of partitions."""
+
+    def find_seq(self, usage_id: int, number: int, partitions: int) -> int | None:
+        """Return the seq of an id, None if this partition, with this number, cannot have it."""
+        end = 1 << 53
+        for first, stride in reversed(self.strides or [(1, partitions)]):
+            if (usage_id - 1) % stride == number and first <= (usage_id - 1) // stride + 1 < end:
+                return (usage_id - 1) // stride + 1
+            end = first
+        return None
 
 
 @dataclass
@@ -71,6 +82,13 @@ def read_archive(folder: Path) -> Archive:
     for path in sorted(folder.rglob("*"), key=lambda path: path.name):
         if match := NAME.fullmatch(path.name):
             _read_file(archive, archive.partition(int(match[2])), path, (match[1], match[3]))
+    for path in folder.rglob("partition.json"):
+        members = json.loads(path.read_bytes())
+        pairs = members.get("strides", "").split()[1:]
+        archive.partition(members["partition"]).strides = [
+            (int(first), int(stride))
+            for first, _, stride in (pair.partition(":") for pair in pairs)
+        ]
     return archive
 
 

@@ -77,6 +77,8 @@ class Verdict:
 def check_history(history: History, archive: Archive, *, partitions: int = 1) -> Verdict:
     """Compare the answers with the archive.
 
+    `partitions` is the number at install; how it changed is in the archive.
+
     The archive must hold the usages of this history and no others. Usages still in the buffer
     count as missing: wait until all is archived before reading the archive.
     """
@@ -91,7 +93,8 @@ def check_history(history: History, archive: Archive, *, partitions: int = 1) ->
         unknown_archived=sum(copies[digest] > 0 for digest in _digests(history, Outcome.UNKNOWN)),
     )
     _check_answers(verdict)
-    _check_real_time(verdict, partitions)
+    owners = {line.id: n for n, part in archive.partitions.items() for line in part.lines}
+    _check_real_time(verdict, owners, partitions)
     _check_acknowledged(verdict, archive, copies, partitions)
     _check_unacknowledged(verdict, copies)
     _check_all_sent(verdict, lines)
@@ -128,8 +131,8 @@ def _check_answers(verdict: Verdict) -> None:
             verdict.add_defect(Defect.ID_ANSWERED_TWICE, f"id {usage_id}, {n} times")
 
 
-def _check_real_time(verdict: Verdict, partitions: int) -> None:
-    """Check that ids answered before a request was sent are below the request's own ids."""
+def _check_real_time(verdict: Verdict, owners: dict[int, int], partitions: int) -> None:
+    """Check that ids of the same partition that were answered before are below a request's ids."""
     requests = _acknowledged(verdict.history)
     answered = sorted(requests, key=lambda request: request.answered)
     highest: Counter[int] = Counter()
@@ -137,11 +140,11 @@ def _check_real_time(verdict: Verdict, partitions: int) -> None:
     for request in sorted(requests, key=lambda request: request.sent):
         while answered[known].answered < request.sent:
             for usage_id in answered[known].ids:
-                number = (usage_id - 1) % partitions
+                number = owners.get(usage_id, (usage_id - 1) % partitions)
                 highest[number] = max(highest[number], usage_id)
             known += 1
         for usage_id in request.ids:
-            before = highest[(usage_id - 1) % partitions]
+            before = highest[owners.get(usage_id, (usage_id - 1) % partitions)]
             if usage_id < before:
                 verdict.add_defect(Defect.WENT_BACK, f"id {usage_id} after {before}")
 
@@ -164,14 +167,14 @@ def _check_acknowledged(
 
 def _explain_missing(archive: Archive, usage_id: int, partitions: int) -> tuple[Defect, str]:
     """Return the defect and the example for an id without a line."""
-    seq, number = (usage_id - 1) // partitions + 1, (usage_id - 1) % partitions
-    partition = archive.partitions.get(number, Partition())
-    for span in partition.quarantined:
-        if span.first <= seq <= span.last:
-            return Defect.QUARANTINED, f"id {usage_id} in {span.file}"
-    for span in partition.gaps:
-        if span.first <= seq <= span.last:
-            return Defect.MISSING, f"id {usage_id}, skipped by {span.file}"
+    for number, partition in archive.partitions.items():
+        seq = partition.find_seq(usage_id, number, partitions) or 0
+        for span in partition.quarantined:
+            if span.first <= seq <= span.last:
+                return Defect.QUARANTINED, f"id {usage_id} in {span.file}"
+        for span in partition.gaps:
+            if span.first <= seq <= span.last:
+                return Defect.MISSING, f"id {usage_id}, skipped by {span.file}"
     return Defect.MISSING, f"id {usage_id}"
 
 
@@ -206,14 +209,18 @@ def _check_order(verdict: Verdict, number: int, partition: Partition, partitions
     for line in partition.lines:
         if line.id < before:
             verdict.add_defect(Defect.ORDER, f"id {line.id} after {before} in {line.file}")
-        if (line.id - 1) % partitions != number:
+        if partition.find_seq(line.id, number, partitions) is None:
             verdict.add_defect(Defect.WRONG_PARTITION, f"id {line.id} in {line.file}")
         before = line.id
 
 
 def _check_contiguity(verdict: Verdict, number: int, partition: Partition, partitions: int) -> None:
     """Check that every seq from 1 to the highest is archived once or accounted for once."""
-    seqs = Counter((line.id - 1) // partitions + 1 for line in partition.lines)
+    seqs = Counter(
+        seq
+        for line in partition.lines
+        if (seq := partition.find_seq(line.id, number, partitions)) is not None
+    )
     for seq, n in seqs.items():
         if n > 1:
             verdict.add_defect(Defect.ARCHIVED_TWICE, f"partition {number}, seq {seq}, {n} times")

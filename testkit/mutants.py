@@ -150,6 +150,10 @@ def keep_all_holders() -> None:
         known = read_holders(folder).processes
         write_holders(folder, holders._replace(processes={**known, **holders.processes}))
 
+    async def read_again(self: HolderRecord, *, again: bool = False) -> Holders:
+        del again
+        return read_holders(self._folder)
+
     replace(holder_record, "write_holders", keep)
     # It must not forget them in memory either.
     replace(HolderRecord, "read", read_again)
@@ -162,13 +166,18 @@ def trust_every_holder() -> None:
         del data, holders, archive
         return ""
 
+    def find_no_doubt(data: ServerData, holders: Holders) -> str:
+        del data, holders
+        return ""
+
     def has_restarted(data: ServerData, holders: Holders) -> bool:
         del data, holders
         return False
 
     for module in (failover, replicas):
         replace(module, "find_missing_data", find_nothing)
-        replace(module, "has_restarted", has_restarted)
+    replace(failover, "find_doubt", find_no_doubt)
+    replace(replicas, "has_restarted", has_restarted)
 
 
 def accept_weak_replicas() -> None:
@@ -179,12 +188,6 @@ def accept_weak_replicas() -> None:
         return ""
 
     replace(replica_server, "_describe_problem", find_nothing)
-
-
-async def read_again(self: HolderRecord, *, again: bool = False) -> Holders:
-    """Return what the file says."""
-    del again
-    return read_holders(self._folder)
 
 
 def raise_one_refusal_twice() -> None:

@@ -211,7 +211,14 @@ class Server(Child):
 
     def replication(self) -> dict[str, Any]:
         """Return the reply to INFO replication."""
-        state: dict[str, Any] = self.client().info("replication")
+        return self._info("replication")
+
+    def _info(self, section: str) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = self.client().info(section)
+        except redis.ConnectionError:
+            # A Sentinel ends the clients of a server whose role it changes, in mid-command too.
+            state = self.client().info(section)
         return state
 
     def stop(self, seconds: float = 20.0) -> int:
@@ -222,7 +229,7 @@ class Server(Child):
         return super().stop(seconds)
 
     def _has_aof(self) -> bool:
-        state = self.client().info("persistence")
+        state = self._info("persistence")
         return not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
     def wipe(self) -> None:

@@ -114,12 +114,19 @@ def require_handover(figures: Figures) -> None:
     require_short_outage(figures, PLANNED_SECONDS)
 
 
+def skip_without_nodes(release: Release, row: Row) -> bool:
+    """Skip a row if the servers cannot have a node each; return whether that is so."""
+    if len(release.kube.nodes()) >= SERVERS:
+        return False
+    row.skipped = True
+    row.notes.append("needs three nodes")
+    return True
+
+
 def install_release(release: Release, report: Report) -> None:
     """Install three servers on three nodes, and post."""
     with report.row("three Valkey servers: installed") as row:
-        if len(release.kube.nodes()) < SERVERS:
-            row.skipped = True
-            row.notes.append("needs three nodes")
+        if skip_without_nodes(release, row):
             return
         release.install(make_values(release, SERVERS))
         wait_until_complete(release)

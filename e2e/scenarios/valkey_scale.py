@@ -15,6 +15,7 @@ from e2e.scenarios.valkey_ha import (
     disturb,
     kill_primary,
     make_values,
+    skip_without_nodes,
     wait_until_complete,
 )
 
@@ -30,9 +31,7 @@ def require_upgrade(figures: Figures) -> None:
 def change_servers(release: Release, report: Report) -> None:
     """Install one server, make it three, and one again."""
     with report.row("one Valkey server: installed") as row:
-        if len(release.kube.nodes()) < SERVERS:
-            row.skipped = True
-            row.notes.append("needs three nodes")
+        if skip_without_nodes(release, row):
             return
         release.install(make_values(release, 1))
         release.wait_until_routed()
@@ -54,9 +53,7 @@ def change_servers(release: Release, report: Report) -> None:
 def install_with_tls(release: Release, report: Report) -> None:
     """Install three servers with TLS between all of them."""
     with report.row("three Valkey servers with TLS: installed") as row:
-        if len(release.kube.nodes()) < SERVERS:
-            row.skipped = True
-            row.notes.append("needs three nodes")
+        if skip_without_nodes(release, row):
             return
         values = make_values(release, SERVERS)
         release.install(values | {"valkey": values["valkey"] | {"tls": {"enabled": True}}})

@@ -6,6 +6,8 @@
     │   ├── BufferFull                  the bound is reached, or memory is full
     │   ├── IdempotencyKeysFull         the limit of known Idempotency-Keys is reached
     │   ├── NotSeeded                   no flusher has accepted this Redis server yet
+    │   │   ├── PartitionPaused         its flusher has stopped commits for a moment
+    │   │   └── WaitingForParent        a new partition, whose ids another one still has to leave
     │   ├── Overloaded                  too many usages are pending in this process
     │   ├── RedisUnavailable            Redis does not answer or cannot write
     │   ├── CredentialKeysUnavailable   the provider's keys, which verify JWTs, were never fetched
@@ -25,7 +27,7 @@
     └── ArchiveError
         ├── ArchiveLocked               another process writes to this archive
         ├── ArchiveTakenOver            another process may have taken over this archive: recover it
-        ├── PartitionMismatch           a setting that is fixed at install was changed
+        ├── PartitionMismatch           a setting contradicts the archive or Redis
         ├── LossSuspected               usages may be lost: an operator must decide
         ├── ArchiveDamaged              a file is damaged, and to continue could lose more
         ├── ArchiveFull                 the volume has no space: wait and try again
@@ -107,8 +109,16 @@ class RedisUnavailable(Refused):
     """The storage backend is unavailable. Try again later."""
 
 
+class PartitionPaused(NotSeeded):
+    """The storage backend is not ready for a moment. Try again later."""
+
+
 class CredentialKeysUnavailable(Refused):
     """The keys that verify credentials are unavailable. Try again later."""
+
+
+class WaitingForParent(NotSeeded):
+    """The partition is new, and waits for another one to make room for its ids."""
 
 
 class DurabilityNotMet(Refused):
@@ -187,7 +197,7 @@ class ArchiveTakenOver(ArchiveError):
 
 
 class PartitionMismatch(ArchiveError):
-    """The settings differ from what is fixed at install: partition, partitions or key prefix."""
+    """The settings contradict the archive or Redis: partition, partitions or key prefix."""
 
 
 class LossSuspected(ArchiveError):

@@ -16,9 +16,3 @@ def make_usage_id(seq: int, partition: int, partitions: int) -> UsageId:
     """Return the id of a seq. With one partition it equals the seq."""
     # Without the call of UsageId, which every post would pay.
     return (seq - 1) * partitions + partition + 1  # type: ignore[return-value]
-
-
-def split_usage_id(usage_id: UsageId, partitions: int) -> tuple[int, Seq]:
-    """Return the partition and seq of an id. The id is at least 1."""
-    seq, partition = divmod(usage_id - 1, partitions)
-    return partition, Seq(seq + 1)

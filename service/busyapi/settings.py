@@ -196,7 +196,11 @@ class Settings:
         " recorded id is the same",
     )
     partitions: int = setting(
-        "BUSYAPI_PARTITIONS", 1, "partitions", "fixed at install and recorded in Redis", minimum=1
+        "BUSYAPI_PARTITIONS",
+        1,
+        "partitions",
+        "to which posts go; may change, but not below the number at install",
+        minimum=1,
     )
     bound: int = setting(
         "BUSYAPI_BOUND",

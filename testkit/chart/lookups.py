@@ -7,9 +7,9 @@ from pathlib import Path
 from testkit.chart.rendering import CHART
 
 
-def with_lookup(folder: Path, kind: str, answer: str) -> Path:
+def with_lookup(folder: Path, kind: str, answer: str, chart: Path = CHART) -> Path:
     """Return a copy of the chart whose `lookup` of a kind returns this template expression."""
-    chart = Path(shutil.copytree(CHART, folder / "busyapi"))
+    chart = Path(shutil.copytree(chart, folder / "busyapi"))
     argument = r'(\([^)]*\)|[$.\w]+|"")'
     call = re.compile(rf'lookup "[a-z0-9./]+" "{kind}" {argument} {argument}')
     changed = 0

@@ -259,8 +259,11 @@ def test_every_command_of_the_service_is_granted() -> None:
     names += re.findall(r'\(\s*"([A-Z]+)",', read_sources("*.py"))
     commands = {name.lower() for name in names}
     assert {"xadd", "hlen", "waitaof", "pttl"} <= commands
-    # For Sentinels, cluster nodes, the login, and the tier `replicated`.
-    assert commands - granted <= {"sentinel", "cluster", "auth", "wait", "failover"}
+    # For Sentinels and their words, cluster nodes, the login, and the tier `replicated`.
+    assert commands - granted <= {
+        *("sentinel", "replicas", "coordinated", "cluster", "auth"),
+        *("wait", "failover", "client"),
+    }
 
 
 def read_sources(pattern: str) -> str:

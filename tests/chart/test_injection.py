@@ -278,7 +278,10 @@ def test_workloads_have_annotations_of_their_own() -> None:
     workloads = [*of_kind(documents, "Deployment"), *of_kind(documents, "StatefulSet")]
     for workload in workloads:
         component = workload["metadata"]["labels"]["app.kubernetes.io/component"]
-        assert workload["metadata"]["annotations"] == {"a": component}
+        annotations = workload["metadata"]["annotations"]
+        own = {name for name in annotations if name.startswith("busyapi/")}
+        assert own == ({"busyapi/base", "busyapi/flushers"} if component == "flusher" else set())
+        assert annotations == {"a": component} | {name: annotations[name] for name in own}
         assert "a" not in (workload["spec"]["template"]["metadata"]["annotations"])
 
 

@@ -56,11 +56,56 @@ def test_several_contradictions_are_reported_together() -> None:
     assert len(find_refusals(both)) == 3
 
 
-def test_changed_number_of_partitions_is_refused_on_upgrade(tmp_path: Path) -> None:
+def test_fewer_partitions_than_at_install_are_refused_on_upgrade(tmp_path: Path) -> None:
     chart = make_installed_chart(tmp_path)
     (message,) = find_refusals({"config": {"partitions": 2}}, chart)
     assert "this release was installed with 4" in message
-    assert render({"config": {"partitions": 4}}, chart=chart)
+    for partitions in (4, 5, 8):
+        assert find_replicas(chart, partitions) == partitions
+
+
+def test_partition_that_leaves_keeps_its_flusher(tmp_path: Path) -> None:
+    recorded = '(dict "busyapi/base" "4" "busyapi/flushers" "8")'
+    answer = f'(dict "metadata" (dict "annotations" {recorded}))'
+    chart = with_lookup(tmp_path, "StatefulSet", answer)
+    assert find_replicas(chart, 4) == 8
+    assert find_replicas(chart, 16) == 16
+    documents = render({"config": {"partitions": 5}}, chart=chart)
+    flushers = find_object(documents, "StatefulSet", "busyapi-flusher")
+    annotations = flushers["metadata"]["annotations"]
+    assert annotations == {"busyapi/base": "4", "busyapi/flushers": "8"}
+    assert find_object(documents, "ConfigMap", "busyapi")["data"]["BUSYAPI_PARTITIONS"] == "5"
+    (container,) = flushers["spec"]["template"]["spec"]["containers"]
+    assert {"name": "BUSYAPI_PARTITIONS", "value": "8"} in container["env"]
+    (message,) = find_refusals({"config": {"partitions": 3}}, chart)
+    assert "this release was installed with 4" in message
+
+
+@pytest.mark.parametrize(("replicas", "base"), [("4", "4"), ("0", "8")])
+def test_flushers_of_an_older_chart_tell_the_number_at_install(
+    tmp_path: Path, replicas: str, base: str
+) -> None:
+    chart = with_lookup(tmp_path, "ConfigMap", '(dict "data" (dict "BUSYAPI_PARTITIONS" "8"))')
+    chart = with_lookup(
+        tmp_path / "both",
+        "StatefulSet",
+        f'(dict "spec" (dict "replicas" {replicas}))',
+        chart=chart,
+    )
+    documents = render({"config": {"partitions": 8}}, chart=chart)
+    flushers = find_object(documents, "StatefulSet", "busyapi-flusher")
+    assert flushers["metadata"]["annotations"] == {"busyapi/base": base, "busyapi/flushers": "8"}
+
+
+def test_without_lookup_a_value_says_how_many_flushers_there_are() -> None:
+    documents = render({"config": {"partitions": 4}, "flusher": {"replicas": 8}})
+    assert find_object(documents, "StatefulSet", "busyapi-flusher")["spec"]["replicas"] == 8
+
+
+def find_replicas(chart: Path, partitions: int) -> int:
+    documents = render({"config": {"partitions": partitions}}, chart=chart)
+    replicas: int = find_object(documents, "StatefulSet", "busyapi-flusher")["spec"]["replicas"]
+    return replicas
 
 
 def test_passwords_survive_an_upgrade(tmp_path: Path) -> None:

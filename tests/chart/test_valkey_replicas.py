@@ -218,7 +218,9 @@ def test_each_server_has_an_exporter() -> None:
 def test_upgrade_to_one_server_makes_the_server_0_the_primary_first(
     tmp_path: Path, before: int, after: int, expected: int
 ) -> None:
-    chart = with_lookup(tmp_path, "StatefulSet", f'(dict "spec" (dict "replicas" {before}))')
+    flushers = '(dict "annotations" (dict "busyapi/base" "1" "busyapi/flushers" "1"))'
+    answer = f'(dict "metadata" {flushers} "spec" (dict "replicas" {before}))'
+    chart = with_lookup(tmp_path, "StatefulSet", answer)
     jobs = of_kind(render(with_servers(after), chart=chart, upgrade=True), "Job")
     assert len(jobs) == expected
     for job in jobs:

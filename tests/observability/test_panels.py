@@ -99,10 +99,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -
     folder = tmp_path_factory.mktemp("panels")
     settings = {
         "BUSYAPI_AUDIT": "required",
+        "BUSYAPI_DURABILITY": "replicated",
         "BUSYAPI_SEGMENT_AGE": "3",
         "BUSYAPI_VERIFY_INTERVAL": "2",
     }
-    with run_monitored_stack(folder, rules, **settings) as monitored:
+    with run_monitored_stack(folder, rules, "8m", 1, **settings) as monitored:
         with (
             monitored.load(),
             monitored.load(connections=1, batch=10),

@@ -16,6 +16,7 @@ from testkit.api_client import RawConnection, render_request
 from testkit.http1 import fetch
 from testkit.ports import reserve_port
 from testkit.processes import Api, Stack
+from testkit.servers import Server
 from testkit.waiting import wait_until
 
 
@@ -66,11 +67,14 @@ def test_a_setting_that_is_not_allowed_is_exit_code_2(contract: Stack) -> None:
     assert run.stderr == "busyapi: PORT must be from 0 to 65535 (TCP port)\n"
 
 
-def test_another_number_of_partitions_is_refused_with_both_numbers(contract: Stack) -> None:
-    urls = "http://127.0.0.1:1,http://127.0.0.1:2"
-    run = start(contract, BUSYAPI_PARTITIONS="2", BUSYAPI_FLUSHER_URLS=urls)
+def test_fewer_partitions_than_at_install_are_refused_with_both_numbers(
+    valkey: Server, tmp_path: Path
+) -> None:
+    with Stack(tmp_path, valkey, partitions=2) as stack:
+        run = start(stack, BUSYAPI_PARTITIONS="1", BUSYAPI_FLUSHER_URLS="http://127.0.0.1:1")
     assert run.returncode == 1
-    assert "this installation has 1 partitions, BUSYAPI_PARTITIONS says 2" in run.stdout
+    assert "this installation was made with 2 partitions" in run.stdout
+    assert "BUSYAPI_PARTITIONS says 1" in run.stdout
 
 
 @contextmanager

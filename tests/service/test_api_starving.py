@@ -18,11 +18,11 @@ import pytest
 
 from testkit import mutants
 from testkit.api_client import BODY, RawConnection, check_stored, render_request
+from testkit.attacks import ATTACKS as BATCHES
 from testkit.broken_build import broken_build
 from testkit.flood import run_flood
 from testkit.processes import Api
 from tests.service.conftest import StartApi
-from tests.service.test_api_bounds import ATTACKS as BATCHES
 from tests.service.test_api_bounds import BATCH, PACKED, SINGLE, SINGLES, SLOWEST
 
 pytestmark = pytest.mark.alone

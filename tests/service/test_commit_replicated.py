@@ -125,8 +125,10 @@ async def test_without_a_replica_nothing_is_stored_and_the_error_gives_the_reaso
         assert isinstance(answers[1], DurabilityNotMet)
         assert "must confirm and is not connected" in str(answers[1])
         pair.replica.start()
-        await committer.wait_until_failed()
-        assert "has not inspected it yet" in str(committer.committer.durability_error)
+        await poll_until(
+            lambda: "has not inspected it yet" in str(committer.committer.durability_error),
+            "the connection to be noticed",
+        )
         await seed_once(pair.where, tmp_path / "archive", tier="replicated")
         await committer.wait_until_ready()
         assert await committer.post(b"{}") == 2

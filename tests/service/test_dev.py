@@ -134,6 +134,24 @@ def test_two_partitions_have_two_flushers_and_both_are_counted(tmp_path: Path) -
         assert "was created with 2 partitions" in read_start_error(dev, "--partitions", "1")
 
 
+def test_partitions_are_added_and_leave_again_from_start_to_start(tmp_path: Path) -> None:
+    settings = {"BUSYAPI_FLUSHER_PORT": str(find_two_ports())}
+    ids: list[int] = []
+    for partitions in "1", "2", "1":
+        with Dev(
+            tmp_path, "--partitions", partitions, "--processes", "1", settings=settings
+        ) as dev:
+            ids += [dev.post() for _ in range(20)]
+            assert dev.count()["count"] == len(set(ids)) == len(ids)
+            assert ("flusher-1" in dev.children()) == (len(ids) > 20)
+            assert dev.stop(40) == 0
+    assert ids[:20] == list(range(1, 21))
+    assert {usage_id % 2 for usage_id in ids[20:40]} == {0, 1}
+    report = dev.verify()
+    assert "partition 1: 10 usages" in report
+    assert "no problem found" in report
+
+
 def test_with_a_separate_server_orphans_finish_before_the_next_start(
     tmp_path: Path, valkey: Server
 ) -> None:

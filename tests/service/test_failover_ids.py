@@ -9,10 +9,12 @@ from busyapi.archive.holders import read_holders
 from busyapi.commit.pending import IdempotencyKey
 from busyapi.flusher.accept_primary import accept_primary
 from busyapi.flusher.seed import REPLACED, WITHOUT_JUMP
+from busyapi.ids import Seq
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
     endpoint_of,
     make_flusher,
+    open_archive,
     poll_until,
     run_committer,
     run_flusher,
@@ -104,6 +106,30 @@ async def test_usage_that_only_the_archive_has_keeps_its_id_and_is_not_stored_ag
     assert chain.epoch() not in {epoch, None}
     assert await chain.post(KEY) == -2
     assert await chain.post() == 3
+    assert count_gaps(chain.archive) == 0
+
+
+async def test_stride_that_only_the_archive_has_counts_under_a_new_epoch(chain: Chain) -> None:
+    """The primary was lost after its flusher had widened the stride on disk."""
+    await chain.replace(with_more=False)
+    epoch = chain.epoch()
+    writer = open_archive(chain.archive)
+    writer.update_identity(strides=writer.identity.strides.widen(Seq(2), 2))
+    writer.close()
+    assert await chain.seed() == REPLACED
+    assert chain.epoch() not in {epoch, None}
+    assert chain.new.client().hget(STATE, "strides") == "1 1:1 2:2"
+    assert await chain.post() == 2
+    assert count_gaps(chain.archive) == 0
+
+
+async def test_ids_continue_if_the_primary_was_lost_in_a_pause(chain: Chain) -> None:
+    await chain.replace(with_more=False)
+    client = chain.new.client()
+    client.hset(STATE, "paused", client.hget(STATE, "epoch"))
+    client.hdel(STATE, "epoch")
+    assert await chain.seed() == REPLACED
+    assert await chain.post() == 2
     assert count_gaps(chain.archive) == 0
 
 

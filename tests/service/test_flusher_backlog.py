@@ -9,7 +9,6 @@ from time import monotonic
 import pytest
 
 from busyapi.archive.compression import read_content_size
-from busyapi.archive.format import IdScheme
 from busyapi.archive.reader import scan_blocks
 from busyapi.flusher.buffer import POLL_INTERVAL_SECONDS, FlushBuffer
 from busyapi.flusher.idempotency import IdempotencyKeeper
@@ -17,6 +16,7 @@ from busyapi.ids import Seq
 from busyapi.stream.entry import encode_entry
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.partition import OwnedPartition
+from busyapi.strides import IdScheme
 from testkit.archive.builder import find_segments
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
@@ -72,7 +72,7 @@ def block_bytes(archive: Path) -> list[int]:
         with path.open("rb") as file:
             sizes += [
                 read_content_size(block.data)
-                for block in scan_blocks(file.fileno(), IdScheme(0, 1))
+                for block in scan_blocks(file.fileno(), IdScheme.fixed(0, 1))
             ]
     return sizes
 

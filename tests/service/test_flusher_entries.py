@@ -29,7 +29,7 @@ KEYS = PartitionKeys(0)
 def stack(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[InProcessStack]:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.retry.HALT_RETRY_SECONDS", 0.2)
     with Server(tmp_path / "server", getattr(request, "param", "valkey")) as server:
         yield InProcessStack(server, tmp_path / "archive", monkeypatch)
 

@@ -23,7 +23,7 @@ KEYS = PartitionKeys(0)
 
 @pytest.fixture
 def stack(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.retry.HALT_RETRY_SECONDS", 0.2)
     return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 

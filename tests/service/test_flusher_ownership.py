@@ -172,7 +172,7 @@ def test_suspended_owner_without_its_lock_loses_and_repeats_nothing(
 async def test_halted_flusher_keeps_no_lease_and_takes_none(
     stack: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.retry.HALT_RETRY_SECONDS", 0.2)
     async with stack.run() as (_, committer):
         await stack.post(committer, "a", 3)
         await stack.wait_until_archived(3)
@@ -183,10 +183,10 @@ async def test_halted_flusher_keeps_no_lease_and_takes_none(
         leases.append(int(stack.server.command("EXISTS", KEYS.lease)))
         return len(tries) >= 3
 
-    elsewhere = make_flusher(endpoint_of(stack.server), tmp_path / "other", partitions=4)
+    elsewhere = make_flusher(endpoint_of(stack.server), tmp_path / "other")
     async with run_flusher(elsewhere, ready=False) as wrong:
         await poll_until(
-            lambda: "installed with 1 partitions" in wrong.not_ready_reason, "the wrong one to halt"
+            lambda: "was seeded from archive" in wrong.not_ready_reason, "the wrong one to halt"
         )
         tries = record_calls(monkeypatch, OwnedPartition, "connect")
         await poll_until(has_retried, "the wrong one to try again and again")

@@ -13,7 +13,7 @@ from testkit.servers import Server
 
 @pytest.fixture
 def stack(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.retry.HALT_RETRY_SECONDS", 0.2)
     return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 

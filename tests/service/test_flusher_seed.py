@@ -417,7 +417,7 @@ async def test_server_below_its_tier_is_archived_from_and_jumps_at_its_restart(
 async def test_volume_of_another_installation_halts_although_it_is_ahead(
     stack: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.retry.HALT_RETRY_SECONDS", 0.2)
     async with stack.run():
         pass
     async with stack.run_committer() as committer:

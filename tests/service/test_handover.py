@@ -24,8 +24,9 @@ from testkit.in_process import (
 from testkit.replicated import CONFIG
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.topologies import SentinelSet
+from testkit.waiting import wait_until
 
-KEY = "busyapi:{0}:handover"
+KEY, REPLICAS = "busyapi:{0}:handover", "busyapi:{0}:replicas"
 
 
 @pytest.fixture
@@ -157,3 +158,52 @@ async def test_command_waits_for_the_new_primary(
     lines = [line for line in out.splitlines() if not line.startswith("20")]  # the log
     assert lines[0] == f"asked the flusher of partition 0 to replace 127.0.0.1:{old.port}"
     assert lines[-1] == f"127.0.0.1:{new.port} is the primary"
+
+
+def allows_commits(servers: list[Server]) -> bool:
+    """Return whether one of the servers is a primary on which the flusher allows commits."""
+    try:
+        records = [
+            (str(s.client().info()["run_id"]), str(s.client().get(REPLICAS))) for s in servers
+        ]
+    except redis.RedisError:
+        return False  # a Sentinel closes the connections
+    return any(f'"{run_id}-' in record and '"refusal": ""' in record for run_id, record in records)
+
+
+def kill_leader(sentinels: SentinelSet) -> None:
+    """Kill the Sentinel that executes a failover, once the new primary is promoted."""
+
+    def find_promoted() -> bool:
+        return any(read_role(server) == "master" for server in sentinels.servers[1:])
+
+    wait_until(find_promoted, "a promotion", seconds=20)
+    for sentinel in sentinels.sentinels:
+        if "failover_in_progress" in str(sentinel.client.sentinel_master(sentinels.service)):
+            sentinel.kill9()
+            return
+    pytest.fail("no Sentinel executes the failover")
+
+
+async def test_posts_continue_if_the_sentinel_is_lost_that_promoted_the_other_server(
+    sentinels: SentinelSet, tmp_path: Path
+) -> None:
+    archive, old = tmp_path / "archive", sentinels.servers[0]
+    async with run_stack(endpoint_of(sentinels), archive) as committer:
+        assert await committer.post(b"{}") == 1
+        for sentinel in sentinels.sentinels[1:]:  # the others read priorities at another time
+            sentinel.kill9()
+            sentinel.spawn()
+        await asyncio.sleep(4)
+        request(old)
+        await asyncio.to_thread(kill_leader, sentinels)
+        await poll_until(lambda: read_role(old) == "slave", "the former primary to follow")
+        await poll_until(
+            lambda: allows_commits(sentinels.servers[1:]), "commits to be allowed", seconds=15
+        )
+        await committer.wait_until_ready()
+        assert await committer.post(b"{}") == 2
+        await poll_until(
+            lambda: {describe_priority(server)[0] for server in sentinels.servers} == {"0"},
+            "every priority to be 0",
+        )

@@ -289,7 +289,7 @@ async def test_keyed_entry_has_a_version_and_one_without_is_read(stack: InProces
 async def test_keyed_entry_of_another_version_halts_and_waits_for_that_version(
     stack: InProcessStack, monkeypatch: pytest.MonkeyPatch, field: str, value: str, problem: str
 ) -> None:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.retry.HALT_RETRY_SECONDS", 0.2)
     async with stack.run() as (flusher, committer):
         assert await gather_results([committer.post(b"1", key=make_key("a"))]) == [1]
         await stack.wait_until_archived(1)

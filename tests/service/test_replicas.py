@@ -128,8 +128,10 @@ async def test_commits_wait_until_the_flusher_has_inspected_a_new_connection(tri
         # could also be online without an active append-only file.
         trio.replicas[0].kill9()
         trio.replicas[0].start()
-        await committer.wait_until_failed()
-        assert "has not inspected it yet" in str(committer.committer.durability_error)
+        await poll_until(
+            lambda: "has not inspected it yet" in str(committer.committer.durability_error),
+            "the connection to be noticed",
+        )
         await seed_once(trio.where, trio.archive, tier="replicated")
         await committer.wait_until_ready()
         assert await committer.post(b"{}")

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from busyapi.commit.in_flight import classify_refusal
-from busyapi.errors import LeaseLost, NotSeeded, OutcomeUnknown, PartitionMismatch
+from busyapi.errors import (
+    LeaseLost,
+    NotSeeded,
+    OutcomeUnknown,
+    PartitionMismatch,
+    PartitionPaused,
+)
 from busyapi.ids import Seq
 from busyapi.stream.connection import ServerError, make_evalsha
 from busyapi.stream.durability import DurabilityInspector
@@ -19,6 +25,8 @@ from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replicas import ReplicaView
 from busyapi.stream.scripts import REVOKE_SEEN_EPOCH
 from busyapi.stream.session import CommitCommand, CommitResult, Session
+from busyapi.stream.state import continue_epoch, is_same_history, record_strides
+from busyapi.strides import Strides
 from testkit.in_process import endpoint_of
 from testkit.servers import Server
 
@@ -403,11 +411,53 @@ async def test_session_that_has_received_more_revokes_the_epoch(seeded: Seeded) 
     assert reply.code == "EPOCH"
 
 
-async def test_session_with_another_number_of_partitions_names_both(seeded: Seeded) -> None:
-    with pytest.raises(PartitionMismatch, match=r"has 1 partitions, BUSYAPI_PARTITIONS says 4"):
-        await seeded.open(partitions=4)
+async def test_session_takes_strides_from_the_record_and_refuses_fewer_partitions_than_at_install(
+    seeded: Seeded,
+) -> None:
+    session = await seeded.open(partitions=4)
+    assert session.strides == Strides.fixed(1)
+    await session.close()
+    await seeded.reseed(0, **record_strides(Strides.parse("4 1:4 5001:8")))
+    with pytest.raises(PartitionMismatch, match=r"made with 4 partitions.* says 3"):
+        await seeded.open(partitions=3)
     with pytest.raises(PartitionMismatch):
-        await seeded.session.recheck(4, Seq(0))
+        await seeded.session.recheck(3, Seq(0))
+    session = await seeded.open(partitions=8)
+    assert session.strides.encode() == "4 1:4 5001:8"
+    await session.close()
+    # 0.2.0 reads only this field, and refuses any number but its own.
+    assert seeded.server.client().hget(KEYS.state, "partitions") == "0"
+
+
+async def test_paused_partition_refuses_commits_and_sessions_until_its_epoch_continues(
+    seeded: Seeded,
+) -> None:
+    epoch = await seeded.owner.revoke_epoch(pause=True)
+    assert epoch == seeded.session.epoch
+    (reply,) = await seeded.commit(make_batch(1))
+    assert reply.code == "EPOCH"
+    with pytest.raises(PartitionPaused):
+        await seeded.open()
+    await seeded.reseed(0, epoch=continue_epoch(epoch), paused="")
+    session = await seeded.open()
+    assert is_same_history(session.epoch, epoch)
+    assert session.epoch != epoch
+    await session.close()
+    assert await seeded.owner.revoke_epoch() == ""
+    with pytest.raises(NotSeeded, match="not seeded yet"):
+        await seeded.open()
+
+
+async def test_pause_ends_if_a_session_has_received_more(seeded: Seeded) -> None:
+    """The flusher would continue a paused epoch without a jump of ids."""
+    assert await seeded.commit(make_batch(1, 3)) == [3]
+    assert await seeded.owner.revoke_epoch(pause=True)
+    with pytest.raises(PartitionPaused):
+        await seeded.open(highest=3)
+    assert seeded.server.client().hget(KEYS.state, "paused")
+    with pytest.raises(NotSeeded, match="went back"):
+        await seeded.open(highest=4)
+    assert not seeded.server.client().hexists(KEYS.state, "paused")
 
 
 async def test_session_of_another_installation_is_refused(seeded: Seeded) -> None:

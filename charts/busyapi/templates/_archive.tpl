@@ -86,3 +86,21 @@ Arguments: root, role. */}}
       {{- . | nindent 6 }}
 {{- end }}
 {{- end }}
+
+{{/* What the flushers' StatefulSet says of partitions, as YAML: `base`, the number at install, and
+`flushers`, the number that exists. A partition that left keeps its flusher, which archives what still
+waits and serves lookups, so the number never shrinks by itself. Without a cluster (helm template,
+Argo CD) the lookup is empty, and flusher.replicas has to say it. */}}
+{{- define "busyapi.partitions" -}}
+{{- $namespace := include "busyapi.namespace" . }}
+{{- $fullname := include "busyapi.fullname" . }}
+{{- $partitions := .Values.config.partitions | int }}
+{{- $set := lookup "apps/v1" "StatefulSet" $namespace (print $fullname "-flusher") | default dict }}
+{{- $recorded := ($set.metadata | default dict).annotations | default dict }}
+{{- /* A release of an older chart has no annotations, and its number never changed. Its ConfigMap may be newer than its
+flushers, if an upgrade to this chart failed halfway; but they may be scaled to 0. */}}
+{{- $config := (lookup "v1" "ConfigMap" $namespace $fullname).data | default dict }}
+{{- $old := ($set.spec | default dict).replicas | default ($config.BUSYAPI_PARTITIONS | default $partitions) | int }}
+base: {{ get $recorded "busyapi/base" | default $old | int }}
+flushers: {{ max $partitions (.Values.flusher.replicas | int) (get $recorded "busyapi/flushers" | default $old | int) }}
+{{- end }}

@@ -201,8 +201,7 @@ async def _close(app: Sanic[Any, Any]) -> None:
         task.cancel()
     await asyncio.gather(*app.ctx.background, return_exceptions=True)
     await context.committers.close(context.settings.stop_timeout)
-    for reader in context.readers:
-        await reader.close()
+    await context.finder.close()
     if context.portion_pool:
         await context.portion_pool.close()
     if context.audit:

@@ -48,7 +48,7 @@ class ArchiveClient:
         secret: SharedSecret | None = None,
         tls: SSLContext | None = None,
     ) -> None:
-        self._urls = parse_urls(urls, partitions)
+        self._urls, self._template = parse_urls(urls, partitions), urls
         self._secret, self._tls = secret, tls
         self._http: FlusherHttp | None = None
 
@@ -112,7 +112,7 @@ class ArchiveClient:
         body: bytes | None = None,
     ) -> "Reply":
         """Send a request, with each secret in turn until the flusher accepts one."""
-        url = self._urls[partition] + path
+        url = self._url_of(partition) + path
         secrets = self._secret.value if self._secret else []
         try:
             http = self._http or await self._open_http()
@@ -125,6 +125,14 @@ class ArchiveClient:
             _log_failure(partition, str(error))
             raise ArchiveUnavailable from None
         return reply
+
+    def _url_of(self, partition: int) -> str:
+        if partition >= len(self._urls):  # a partition that has left
+            if "{partition}" not in self._template:
+                _log_failure(partition, "BUSYAPI_FLUSHER_URLS does not name it")
+                raise ArchiveUnavailable
+            self._urls = parse_urls(self._template, partition + 1)
+        return self._urls[partition]
 
     async def _open_http(self) -> "FlusherHttp":
         # In a thread: other requests need not wait for the import.
@@ -143,15 +151,15 @@ def _log_failure(partition: int, detail: str) -> None:
 
 
 def parse_urls(text: str, partitions: int) -> list[str]:
-    """Return the URL of each partition.
+    """Return the URL of each partition. A list may also name partitions that have left.
 
     Raises:
-        ConfigError: their number is wrong.
+        ConfigError: there are too few.
     """
     urls = [url.strip().rstrip("/") for url in text.split(",")]
     if len(urls) == 1:
         return [urls[0].replace("{partition}", str(p)) for p in range(partitions)]
-    if len(urls) != partitions:
+    if len(urls) < partitions:
         raise ConfigError(
             "BUSYAPI_FLUSHER_URLS must be one URL with {partition}, or one for each partition"
         )

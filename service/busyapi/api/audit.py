@@ -94,7 +94,7 @@ class AuditTrail:
 
 
 class ReadAudit:
-    """The record of one lookup: written once, by the flusher that looks up or by `record`."""
+    """The record of one lookup, written by the flusher that looks up or by `record`."""
 
     def __init__(
         self, trail: AuditTrail | None, request: Request, name: str, usage: int, partition: int
@@ -102,24 +102,23 @@ class ReadAudit:
         self.request = request
         self._trail, self._partition = trail, partition
         self._entry = trail.make_entry(request, "read", f"usage/{usage}", name) if trail else None
+        self.recorded_status: int | None = None
+        """The status with which the last flusher that was asked has recorded the read."""
 
-    def take_required(self) -> AuditEntry | None:
+    def find_required(self) -> AuditEntry | None:
         """Return the entry for the flusher to record, in the request that looks up the usage.
 
         None if there is nothing to record, or if reads do not wait for their record.
         """
-        if self._trail is None or not self._trail.required:
-            return None
-        entry, self._entry = self._entry, None
-        return entry
+        return self._entry if self._trail and self._trail.required else None
 
     async def record(self, status: int) -> None:
-        """Record how the lookup is answered, unless the flusher has.
+        """Record how the lookup is answered, unless the flusher has recorded this status.
 
         Raises:
             AuditUnavailable: it must not be answered.
         """
-        if self._trail and self._entry:
+        if self._trail and self._entry and status != self.recorded_status:
             await self._trail.record_read(self._partition, replace(self._entry, status=status))
 
 

@@ -18,11 +18,11 @@ from busyapi.api.decode_scheduler import DecodeScheduler
 from busyapi.api.portion_pool import PortionPool
 from busyapi.api.sequential_lookups import SequentialLookups
 from busyapi.api.stamper import Stamper
+from busyapi.api.usage_finder import UsageFinder
 from busyapi.auth.credential import Credential
 from busyapi.commit.pool import CommitterPool
 from busyapi.errors import OutcomeUnknown, Refused
 from busyapi.settings import Settings
-from busyapi.stream.reader import PartitionReader
 from busyapi.telemetry.metrics import ApiMetrics
 from busyapi.web.budget import ReceiveBudget
 from busyapi.web.connections import ConnectionTable
@@ -42,7 +42,7 @@ class ApiContext:
 
     settings: Settings
     committers: CommitterPool
-    readers: list[PartitionReader]
+    finder: UsageFinder
     archive: ArchiveClient
     metrics: ApiMetrics
     authorizer: RequestAuthorizer = field(default_factory=RequestAuthorizer)

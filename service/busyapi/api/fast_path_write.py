@@ -10,7 +10,6 @@ from busyapi.api.context import ABORTED_STATUS, ApiContext
 from busyapi.api.problems import map_error
 from busyapi.api.responses import make_batch_response, render_created
 from busyapi.commit.pending import PendingWrite
-from busyapi.ids import make_usage_id
 from busyapi.telemetry.metrics import RouteTally
 from busyapi.web.problems import CLIENT_CLOSED_REQUEST, render_problem
 from busyapi.web.responses import render_response
@@ -81,7 +80,7 @@ class FastPathWrite(PendingWrite):
             self._abort(error)
 
     def _render(self, context: ApiContext, last: int, replayed: bool, close: bool) -> bytes:  # noqa: FBT001 - each post calls it
-        usage = make_usage_id(last, self.partition, context.settings.partitions)
+        usage = context.committers.make_id(last, self.partition)
         limits = context.authorizer.render_limits(*self.client) if self.client else b""
         return render_created(usage, self.request_id, limits, replayed=replayed, close=close)
 

@@ -12,11 +12,12 @@ from busyapi.api.context import ApiContext, make_handler
 from busyapi.api.rate_limit import client_network
 from busyapi.api.read_access import READ_SCOPES, is_writer, may_read, reads_all
 from busyapi.api.responses import JSON, make_json_response
+from busyapi.api.usage_finder import Place
 from busyapi.auth.credential import Credential
 from busyapi.errors import NotSeeded, RedisUnavailable, UsageExpired
-from busyapi.ids import MAX_ID, Seq, UsageId, split_usage_id
+from busyapi.ids import MAX_ID, Seq, UsageId
 from busyapi.stamp import StampedUsage, split_archived_stamp
-from busyapi.stream.state import PartitionState
+from busyapi.stream.reader import BufferedUsage
 from busyapi.usage_json import render_usage
 from busyapi.web.problems import NO_STORE_HEADERS, Problem
 from busyapi.web.protocol import request_id_of
@@ -35,7 +36,8 @@ async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPRe
     credential = await context.authorizer.authorize(request, *READ_SCOPES)
     if not 1 <= usage <= MAX_ID:
         raise Problem(404, NO_SUCH_USAGE)
-    partition, _ = split_usage_id(UsageId(usage), context.settings.partitions)
+    # One of the install: the flusher of a new partition may not be there yet.
+    partition = (usage - 1) % (context.finder.base or 1)
     audit = ReadAudit(context.audit, request, credential.name, usage, partition)
     try:
         stamped = await _find_readable(context, credential, audit, UsageId(usage))
@@ -72,69 +74,92 @@ async def _find_readable(
         RedisUnavailable, ArchiveUnavailable: the store that may have the usage does not answer.
         AuditUnavailable: as `ArchiveClient.find_line`.
     """
-    is_redis_down = False
-    try:
-        stamped = await _find_buffered(context, usage_id)
-    except RedisUnavailable:
-        # The archive may have the usage.
-        stamped, is_redis_down = None, True
-    if stamped is None:
-        stamped = await _find_archived(context, credential, audit, usage_id)
-    if stamped is None:
-        raise RedisUnavailable if is_redis_down else Problem(404, NO_SUCH_USAGE)
-    if not may_read(credential, stamped, context.stamper):
-        raise Problem(404, NO_SUCH_USAGE)
+    is_uncertain = is_expired = False
+    async for place in context.finder.find_places(usage_id):
+        try:
+            stamped = await _find_at(context, credential, audit, usage_id, place)
+        except UsageExpired:
+            is_expired = True
+            is_uncertain |= not place.is_certain  # it may be another usage
+            continue
+        if stamped is None:
+            is_uncertain |= place.state is None or not place.is_certain
+        elif may_read(credential, stamped, context.stamper):
+            return stamped
+        else:
+            raise Problem(404, NO_SUCH_USAGE)
+    if is_uncertain:
+        raise RedisUnavailable
+    if is_expired and reads_all(credential):  # otherwise nothing shows whose it was
+        raise Problem(410, "The usage is no longer kept.")
+    raise Problem(404, NO_SUCH_USAGE)
+
+
+async def _find_at(
+    context: ApiContext, credential: Credential, audit: ReadAudit, usage_id: UsageId, place: Place
+) -> StampedUsage | None:
+    """Return a usage if it is at this place; raises as `ArchiveClient.find_line`."""
+    if usage := await _find_confirmed(context, place):
+        return StampedUsage(render_usage(usage_id, usage.received_ms, usage.line), usage.stamp)
+    stamped = None
+    if place.seq is not None and place.may_be_archived:
+        where = place.partition, place.seq
+        stamped = await _find_archived(context, credential, audit, usage_id, where)
+    if place.usage and not stamped:
+        raise RedisUnavailable
     return stamped
 
 
-async def _find_buffered(context: ApiContext, usage_id: UsageId) -> StampedUsage | None:
-    partition, seq = split_usage_id(usage_id, context.settings.partitions)
-    state, entry = await context.readers[partition].find_usage(seq)
-    if entry:
-        await _wait_until_confirmed(context, partition, seq, state)
-        line = render_usage(usage_id, entry.received_ms, entry.line)
-        return StampedUsage(line, entry.stamp)
-    if state.seq is not None and seq > state.seq:
-        raise Problem(404, NO_SUCH_USAGE)
-    return None
-
-
-async def _wait_until_confirmed(
-    context: ApiContext, partition: int, seq: Seq, state: PartitionState
-) -> None:
-    """Wait until a usage of the stream cannot be lost, in the tier `replicated`.
+async def _find_confirmed(context: ApiContext, place: Place) -> BufferedUsage | None:
+    """Return the usage of a place; in the tier `replicated` wait until it cannot be lost.
 
     The stream also has usages whose commit no replica has confirmed. If the primary is lost now,
-    another usage gets the id. What a later commit of this process or the archive covers stays.
-
-    Raises:
-        RedisUnavailable: neither covers the usage in time.
+    another usage gets the id. What a later commit of this process or the archive covers stays. But
+    a commit to another server proves nothing: the reader may still read from a former primary.
     """
-    if context.settings.durability != "replicated":
-        return
-    committer = context.committers.committers[partition]
+    usage, state, seq = place.usage, place.state, place.seq or Seq(0)
+    # This process has no committer for a partition that has left.
+    committer = next(iter(context.committers.committers[place.partition :]), None)
     end = monotonic() + MAX_CONFIRM_SECONDS
-    while seq > max(committer.highest_seq, state.archived):
+    while usage and context.settings.durability == "replicated":
+        session = committer.session if committer else None
+        is_same = bool(session and state and session.server_id == state.server_id)
+        is_committed = is_same and committer is not None and seq <= committer.highest_seq
+        if is_committed or (state and seq <= state.archived):
+            break
         if monotonic() > end:
-            raise RedisUnavailable
+            return None
         await asyncio.sleep(CONFIRM_INTERVAL_SECONDS)
-        state = await context.readers[partition].read_state()
+        try:
+            if session and not is_same:
+                await context.finder.close_reader(place.partition)
+            state, usage = await context.finder.find_buffered(place.partition, seq)
+        except RedisUnavailable:
+            return None
+    return usage
 
 
 async def _find_archived(
-    context: ApiContext, credential: Credential, audit: ReadAudit, usage_id: UsageId
+    context: ApiContext,
+    credential: Credential,
+    audit: ReadAudit,
+    usage_id: UsageId,
+    where: tuple[int, Seq],
 ) -> StampedUsage | None:
-    partition, seq = split_usage_id(usage_id, context.settings.partitions)
+    """Return an archived usage; raises as `ArchiveClient.find_line`."""
     # The flusher records the read with the status that it finds. Whether another credential gets
     # that status is known only when its stamp and its patient are compared.
-    entry = audit.take_required() if reads_all(credential) else None
+    entry = audit.find_required() if reads_all(credential) else None
     try:
-        line = await context.archive.find_line(partition, seq, request_id_of(audit.request), entry)
+        line = await context.archive.find_line(*where, request_id_of(audit.request), entry)
     except UsageExpired:
-        if not reads_all(credential):  # nothing shows whose it was
-            raise Problem(404, NO_SUCH_USAGE) from None
-        raise Problem(410, "The usage is no longer kept.") from None
-    return split_archived_stamp(line) if line else None
+        audit.recorded_status = 410 if entry else None
+        raise
+    if entry:
+        audit.recorded_status = 404 if line is None else 200
+    if line is None or not line.startswith(b'{"id":%d,' % usage_id):
+        return None
+    return split_archived_stamp(line)
 
 
 @make_handler
@@ -156,7 +181,7 @@ async def count_usages(context: ApiContext) -> dict[str, int]:
         NotSeeded: no flusher has accepted the Redis of a partition, as after a loss of its data.
             The counts are unknown, not 0.
     """
-    states = await asyncio.gather(*(reader.read_state() for reader in context.readers))
+    states = await context.finder.read_states()
     if any(state.seq is None or not state.epoch for state in states):
         raise NotSeeded
     count = sum((state.seq or 0) - state.skipped for state in states)

@@ -24,7 +24,6 @@ from busyapi.decode.body import (
 )
 from busyapi.decode.device_time import has_plausible_time
 from busyapi.decode.usage import decode_fast
-from busyapi.ids import make_usage_id
 from busyapi.stream.session import CommitResult
 from busyapi.web.request import BufferedRequest
 
@@ -48,7 +47,7 @@ async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     stamp = context.make_stamp(credential)
     line += stamp
     result, partition = await _commit(context, AwaitedWrite((line,), key, is_stamped=bool(stamp)))
-    usage = make_usage_id(result.last, partition, settings.partitions)
+    usage = context.committers.make_id(result.last, partition)
     limits = context.authorizer.limit_headers_of(request, credential)
     if implausible:
         limits |= _warn(context, "implausible-timestamp", 1)

@@ -100,7 +100,7 @@ def _require_intact(fd: int, folder: Path, file: ArchiveFile, identity: Identity
         summary = summarize_blocks(fd, file, identity.ids)
     if (
         summary is None
-        or not matches_file(summary, file, *identity.ids)
+        or not matches_file(summary, file, identity.owner_at(file.first))
         or not verify_sha256(fd, summary)
     ):
         raise ArchiveDamaged(f"{file.path} is damaged")
@@ -108,9 +108,9 @@ def _require_intact(fd: int, folder: Path, file: ArchiveFile, identity: Identity
 
 def _copy_blocks(fd: int, copy: Segment, file: ArchiveFile, identity: Identity) -> None:
     """Copy all blocks, put them on disk, and compare what can be read back."""
-    next_seq, end = file.first, 0
+    next_seq, end, owner = file.first, 0, identity.owner_at(file.first)
     for block in scan_blocks(fd, identity.ids):
-        if (block.header.first, block.offset, block.header.ids) != (next_seq, end, identity.ids):
+        if (block.header.first, block.offset, block.header.owner) != (next_seq, end, owner):
             raise ArchiveDamaged(f"{file.path}: no complete block of seq {next_seq} at {end}")
         written = copy.write(block.header, block.data)
         copy.accept(block.header, written, read_content_size(block.data))

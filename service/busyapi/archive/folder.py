@@ -83,7 +83,7 @@ def _delete_expired(
     if not days or has_hole:
         return current
     identities = [current]
-    Retention(folder, current.ids, damage_reports, set()).delete_expired(
+    Retention(folder, damage_reports, set()).delete_expired(
         current, files, days, None, identities.append
     )
     return identities[-1]

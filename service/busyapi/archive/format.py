@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
-from busyapi.ids import Seq, UsageId, make_usage_id, split_usage_id
+from busyapi.ids import Seq, make_usage_id
 from busyapi.usage_json import format_received_at
 
 MAGIC = b"busyapi\x01"
@@ -51,29 +51,11 @@ class UsageBatch(NamedTuple):
     usages: list[bytes]
 
 
-class IdScheme(NamedTuple):
-    """How the seqs of a partition become ids: only this maps one to the other in a segment."""
-
-    partition: int
-    partitions: int
-
-    def id_of(self, seq: Seq) -> UsageId:
-        """Return the id of a seq."""
-        return make_usage_id(seq, self.partition, self.partitions)
-
-    def seq_of(self, usage_id: int) -> Seq | None:
-        """Return the seq of an id; None if it is of another partition."""
-        if usage_id < 1:
-            return None
-        partition, seq = split_usage_id(UsageId(usage_id), self.partitions)
-        return seq if partition == self.partition else None
-
-
 class BlockHeader(NamedTuple):
     """A description of a zstd frame. In format 1 it is stored before the frame."""
 
     partition: int
-    partitions: int
+    stride: int
     first: Seq
     last: Seq
     earliest_ms: int
@@ -84,9 +66,9 @@ class BlockHeader(NamedTuple):
     """CRC-32 of the zstd frame."""
 
     @property
-    def ids(self) -> IdScheme:
-        """How the seqs of its lines become ids."""
-        return IdScheme(self.partition, self.partitions)
+    def owner(self) -> tuple[int, int]:
+        """The partition and the stride, which `IdScheme.owner_at` returns for its seqs."""
+        return self.partition, self.stride
 
 
 class IndexEntry(NamedTuple):
@@ -133,7 +115,7 @@ class SegmentSummary(NamedTuple):
     """What a finished segment holds: the footer of format 1, the index file of format 2."""
 
     partition: int
-    partitions: int
+    stride: int
     first: Seq
     last: Seq
     usages: int
@@ -154,14 +136,14 @@ class SegmentSummary(NamedTuple):
         return self.offset
 
 
-def render_lines(batches: Sequence[UsageBatch], partition: int, partitions: int) -> bytes:
+def render_lines(batches: Sequence[UsageBatch], partition: int, stride: int) -> bytes:
     """Render the lines of batches whose seqs follow each other."""
     lines: list[bytes] = []
     for batch in batches:
         received_at = format_received_at(batch.received_ms).encode()
         line = b'{"id":%%d,"receivedAt":"%b","usage":%%b}\n' % received_at
-        start = make_usage_id(batch.first, partition, partitions)
-        ids = range(start, start + len(batch.usages) * partitions, partitions)
+        start = make_usage_id(batch.first, partition, stride)
+        ids = range(start, start + len(batch.usages) * stride, stride)
         lines += [line % pair for pair in zip(ids, batch.usages, strict=True)]
     return b"".join(lines)
 
@@ -218,11 +200,9 @@ def decode_footer(raw: bytes, offset: int) -> SegmentSummary | None:
     body = len(raw) - TRAILER_SIZE - _CRC.size
     if body < _FOOTER.size or _CRC.unpack_from(raw, body)[0] != crc32(raw[:body]):
         return None
-    frame, size, magic, p, partitions, first, last, usages, lines, entries = _FOOTER.unpack_from(
-        raw
-    )
+    frame, size, magic, p, stride, first, last, usages, lines, entries = _FOOTER.unpack_from(raw)
     index = SegmentIndex(raw[_FOOTER.size : body])
     if (frame, size + _PREFIX, magic) != (_FOOTER_MAGIC, len(raw), MAGIC) or len(index) != entries:
         return None
     sha256 = raw[body + _CRC.size :][:SHA_SIZE]
-    return SegmentSummary(p, partitions, first, last, usages, lines, index, offset, sha256)
+    return SegmentSummary(p, stride, first, last, usages, lines, index, offset, sha256)

@@ -12,9 +12,10 @@ from typing import NamedTuple
 from zlib import crc32
 
 from busyapi.archive.compression import decompress, decompress_beginning, parse_frame_header
-from busyapi.archive.format import BlockHeader, IdScheme
+from busyapi.archive.format import BlockHeader
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import Seq
+from busyapi.strides import IdScheme
 
 FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 """The first bytes of every frame. 0xB5 cannot follow 0x28 in UTF-8, so no line contains them."""
@@ -80,8 +81,7 @@ def read_frame_at(fd: int, offset: int, end: int, ids: IdScheme) -> Frame | None
     if lines is None:
         return None
     header = BlockHeader(
-        ids.partition,
-        ids.partitions,
+        *ids.owner_at(lines.first),
         lines.first,
         lines.last,
         lines.earliest_ms,
@@ -127,8 +127,10 @@ def summarize_lines(content: bytes, ids: IdScheme) -> LineSummary | None:
     if lines.pop() or not lines:
         return None
     ends = [_LINE.match(lines[at]) for at in (0, -1)]
-    first, last = (ids.seq_of(int(end[1])) if end else None for end in ends)
+    first, last = (ids.find_seq(int(end[1])) if end else None for end in ends)
     if first is None or last is None or last - first + 1 != len(lines):
+        return None
+    if ids.owner_at(first) != ids.owner_at(last):
         return None
     times = _received_times(lines)
     if not times or not all(map(_TIME.fullmatch, times)):

@@ -36,6 +36,8 @@ class Holders(NamedTuple):
     """Holders that a Sentinel may promote: the flusher raised their priority for a failover."""
     seq: Seq = Seq(0)
     """A seq that every holder has: the one at the last change."""
+    replid: str = ""
+    """The replication history in which they confirmed everything, "" if it is not known."""
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -57,6 +59,7 @@ def read_holders(folder: Path) -> Holders:
             {str(address): str(run_id) for address, run_id in members["holders"].items()},
             frozenset(map(str, members["raised"])),
             Seq(int(members["seq"])),
+            str(members.get("replid", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArchiveDamaged(
@@ -75,6 +78,7 @@ def write_holders(folder: Path, holders: Holders) -> None:
         "holders": dict(sorted(holders.processes.items())),
         "raised": sorted(holders.raised),
         "seq": holders.seq,
+        "replid": holders.replid,
     }
     _write_members(folder, paths.HOLDERS_NAME, members)
 

@@ -166,6 +166,23 @@ def read_part(part: LogPart) -> Iterator[IdempotencyRecord | None]:
             at_line_start = True
 
 
+def find_last_seq(part: LogPart, known: Seq) -> Seq:
+    """Return the largest seq of the keys of a part, or `known` if none is larger.
+
+    Other lines are not parsed: a failover waits for this.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with part.path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES):
+            words = line.split(b" ", 2)
+            is_larger = len(words) > 1 and words[1].isdigit() and int(words[1]) > known
+            if is_larger and line.endswith(b"\n") and (record := _parse_line(line)):
+                known = record.last_seq
+    return known
+
+
 def _render_line(record: IdempotencyRecord) -> bytes:
     digests = record.key_digest.encode(), record.body_digest.encode()
     text = b"%d %d %d %b %b" % (*record[:3], *digests)

@@ -9,23 +9,26 @@ from typing import Any, BinaryIO, NamedTuple
 from busyapi.archive import disk_reserve, high_water, paths
 from busyapi.archive.checksum import MEMBER, add_checksum, has_valid_checksum
 from busyapi.archive.file_birth import matches_birth, read_birth
-from busyapi.archive.format import IdScheme
 from busyapi.archive.format_version import NEWEST_FORMAT, require_known_format
 from busyapi.archive.fsync import translate_full_volume, write_small_file
 from busyapi.errors import ArchiveDamaged, ArchiveFull, PartitionMismatch
-from busyapi.ids import Seq
+from busyapi.ids import Seq, UsageId
+from busyapi.strides import IdScheme, Strides
 
 KNOWN_FORMATS = range(1, NEWEST_FORMAT + 1)
+STRIDES_FORMAT = 2
+"""The least format of a partition.json with strides: 0.2.0 would compute wrong ids."""
 LEGACY_PREFIX = "busyapi"
 """The key prefix of 0.2.0, which does not record it and drops one that is recorded."""
 
 
 class Identity(NamedTuple):
-    """The identity of a folder. The first three members never change."""
+    """The identity of a folder. The first two members never change."""
 
     archive_id: str
     partition: int
-    partitions: int
+    strides: Strides
+    """Only grow. Before the first seeding they are a guess."""
     bound: int
     """The largest bound ever used: no id beyond cursor + bound was ever issued."""
     kept_from: Seq
@@ -47,7 +50,24 @@ class Identity(NamedTuple):
     @property
     def ids(self) -> IdScheme:
         """How its seqs become ids."""
-        return IdScheme(self.partition, self.partitions)
+        return IdScheme(self.partition, self.strides)
+
+    @property
+    def is_new(self) -> bool:
+        """Return whether the partition was never seeded from this archive."""
+        return not (self.is_seeded or self.prefix)
+
+    def id_of(self, seq: int) -> UsageId:
+        """Return the id of a seq."""
+        return self.ids.id_of(seq)
+
+    def find_seq(self, usage_id: int) -> Seq | None:
+        """Return the seq of an id, None if the id is not of this partition."""
+        return self.ids.find_seq(usage_id)
+
+    def owner_at(self, seq: int) -> tuple[int, int]:
+        """Return what segments say of their owner: the partition, and the stride of a seq."""
+        return self.ids.owner_at(seq)
 
 
 def claim_identity(
@@ -59,7 +79,7 @@ def claim_identity(
     segment of the format exists.
 
     Raises:
-        PartitionMismatch: the folder has another partition or number of partitions.
+        PartitionMismatch: as `require_partition`, or the partition does not exist.
         ArchiveDamaged: the identity is missing or cannot be read.
     """
     current = read_identity(folder)
@@ -68,8 +88,21 @@ def claim_identity(
             raise ArchiveDamaged(
                 f"{folder / paths.IDENTITY_NAME} is missing, but the folder has, or had, segments"
             )
+        if partition >= partitions:
+            raise PartitionMismatch(
+                f"BUSYAPI_PARTITIONS is {partitions}, and partition {partition} has no archive in"
+                f" {folder}: mount its volume, or do not start its flusher"
+            )
         current = write_identity(
-            folder, Identity(token_hex(16), partition, partitions, bound, Seq(1), format=newest)
+            folder,
+            Identity(
+                token_hex(16),
+                partition,
+                Strides.fixed(partitions),
+                bound,
+                Seq(1),
+                format=newest,
+            ),
         )
     require_partition(current, folder, partition, partitions)
     if bound > current.bound:
@@ -86,15 +119,21 @@ def claim_identity(
 
 
 def require_partition(current: Identity, folder: Path, partition: int, partitions: int) -> None:
-    """Check that a folder holds this partition of this number of partitions.
+    """Check that a folder holds this partition, and may belong to this number of partitions.
 
     Raises:
         PartitionMismatch: it does not.
     """
-    if (current.partition, current.partitions) != (partition, partitions):
+    if current.partition != partition:
         raise PartitionMismatch(
-            f"{folder} is partition {current.partition} of {current.partitions}, not {partition} of"
-            f" {partitions}: the number of partitions is fixed at install"
+            f"{folder} is partition {current.partition} of {current.strides.stride}, not"
+            f" {partition}"
+        )
+    # A folder that was never seeded has a guess: the setting of its first start.
+    if not current.is_new and partitions < current.strides.base:
+        raise PartitionMismatch(
+            f"{folder} belongs to an installation of {current.strides.base} partitions,"
+            f" BUSYAPI_PARTITIONS says {partitions}: it cannot be less than at install"
         )
 
 
@@ -116,16 +155,18 @@ def read_identity(folder: Path) -> Identity | None:
             raise ArchiveDamaged(
                 f"{path}: its checksum does not match. If you edited the file, remove {MEMBER}"
             )
-        if type(members["format"]) is not int or members["format"] not in KNOWN_FORMATS:
-            raise ArchiveDamaged(f"{path} is of format {members['format']}, which never existed")
+        number = members["format"]
+        if type(number) is not int or number not in KNOWN_FORMATS:
+            raise ArchiveDamaged(f"{path} is of format {number}, which never existed")
         numbers = [members[name] for name in ("partition", "partitions", "bound", "keptFrom")]
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ArchiveDamaged(f"{path} cannot be read: its numbers must be integers from 0")
         partition, partitions, bound, kept_from = numbers
+        strides = members.get("strides") if number >= STRIDES_FORMAT else None
         return Identity(
             str(members["archive"]),
             partition,
-            partitions,
+            Strides.parse(strides) if strides else Strides.fixed(partitions),
             bound,
             Seq(kept_from),
             bool(members["seeded"]),
@@ -133,7 +174,7 @@ def read_identity(folder: Path) -> Identity | None:
             home,
             is_copy,
             str(members.get("prefix", LEGACY_PREFIX if members["seeded"] else "")),
-            members["format"],
+            number,
         )
     except FileNotFoundError:
         return None
@@ -153,7 +194,8 @@ def _parse_file(file: BinaryIO) -> Any:
 def write_identity(folder: Path, identity: Identity) -> Identity:
     """Replace the identity on disk; return it with the birth of the new file.
 
-    A copy stays recognizable: while `is_copy` is true, it keeps the birth of the original.
+    Strides that have changed raise its format. A copy stays recognizable: while `is_copy` is true,
+    it keeps the birth of the original.
 
     On a full volume this releases the reserve, or changes the members that the file has in place:
     deleting expired files must not need space.
@@ -162,6 +204,8 @@ def write_identity(folder: Path, identity: Identity) -> Identity:
         ArchiveFull: the previous identity is still on disk.
         FsyncFailed: what the disk holds is unknown.
     """
+    if not identity.strides.is_fixed:
+        identity = identity._replace(format=max(identity.format, STRIDES_FORMAT))
     path = folder / paths.IDENTITY_NAME
     home = identity.file_birth
 
@@ -181,8 +225,8 @@ def write_identity(folder: Path, identity: Identity) -> Identity:
         current = read_identity(folder)
         # An overwritten file keeps its birth, so it stays a copy or an original. A file of 0.2.0
         # has no member for the prefix.
-        changed = (identity.is_copy, identity.prefix)
-        if current is None or (current.is_copy, current.prefix) != changed:
+        changed = (identity.is_copy, identity.prefix, identity.strides)
+        if current is None or (current.is_copy, current.prefix, current.strides) != changed:
             raise
         home = current.file_birth
         disk_reserve.overwrite_members(path, _make_members(identity._replace(file_birth=home)))
@@ -190,11 +234,14 @@ def write_identity(folder: Path, identity: Identity) -> Identity:
 
 
 def _make_members(identity: Identity) -> dict[str, Any]:
+    strides = identity.strides
+    more = {} if strides.is_fixed else {"strides": strides.encode()}
     return {
         "format": identity.format,
         "archive": identity.archive_id,
         "partition": identity.partition,
-        "partitions": identity.partitions,
+        "partitions": strides.base,
+        **more,
         "bound": identity.bound,
         "keptFrom": identity.kept_from,
         "seeded": identity.is_seeded,

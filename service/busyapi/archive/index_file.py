@@ -13,11 +13,11 @@ from pathlib import Path
 from zlib import crc32
 
 from busyapi.archive import paths
-from busyapi.archive.format import IdScheme, SegmentIndex, SegmentSummary
+from busyapi.archive.format import SegmentIndex, SegmentSummary
 from busyapi.archive.fsync import rename_file, sync_file, write_at
 from busyapi.archive.paths import ArchiveFile
 from busyapi.failpoints import failpoint
-from busyapi.ids import Seq
+from busyapi.ids import Seq, make_usage_id
 
 FORMAT = 2
 _MAGIC = b"busyidx\x02"
@@ -28,13 +28,13 @@ _CRC = struct.Struct("<I")
 
 def encode_index(summary: SegmentSummary) -> bytes:
     """Encode an index. Sections may follow the entries; this version writes none."""
-    ids = IdScheme(summary.partition, summary.partitions)
     head = _HEAD.pack(
         _MAGIC,
-        *ids,
+        summary.partition,
+        summary.stride,
         summary.first,
         summary.last,
-        ids.id_of(summary.first),
+        make_usage_id(summary.first, summary.partition, summary.stride),
         summary.raw_bytes,
         summary.offset,
         len(summary.block_index),
@@ -50,16 +50,16 @@ def decode_index(raw: bytes) -> SegmentSummary | None:
     if body < _HEAD.size or _CRC.unpack_from(raw, body)[0] != crc32(raw[:body]):
         return None
     magic, *numbers, blocks, sha256 = _HEAD.unpack_from(raw)
-    partition, partitions, first, last, first_id, raw_bytes, size = numbers
+    partition, stride, first, last, first_id, raw_bytes, size = numbers
     end = _HEAD.size + blocks * _ENTRY_BYTES
     if magic != _MAGIC or end > body or blocks == 0:
         return None
-    if first_id != IdScheme(partition, partitions).id_of(first):
+    if first_id != make_usage_id(first, partition, stride):
         return None
     index = SegmentIndex(raw[_HEAD.size : end])
     count = last - first + 1
     return SegmentSummary(
-        partition, partitions, Seq(first), Seq(last), count, raw_bytes, index, size, sha256, FORMAT
+        partition, stride, Seq(first), Seq(last), count, raw_bytes, index, size, sha256, FORMAT
     )
 
 

@@ -57,7 +57,9 @@ class ArchiveLookup:
         self.unreadable: set[Seq] = set()
         """The first seq of each file that could not be read."""
         self._damage_reports = damage_reports
-        self._folder, self._ids = folder, identity.ids
+        self.ids = identity.ids
+        """How seqs become ids; another object after the stride has changed."""
+        self._folder = folder
         self._summary = lru_cache(maxsize=SUMMARY_CACHE_SIZE)(self._read_summary)
 
     def set_open_segment(self, segment: Segment) -> None:
@@ -152,7 +154,7 @@ class ArchiveLookup:
     def _read_from(self, fd: int, file: ArchiveFile, seq: Seq) -> Block | None:
         summary = self._summary(file, os.fstat(fd).st_ino)
         if summary is None:  # a part of the file is damaged, perhaps another one
-            blocks = (block for block in scan_blocks(fd, self._ids) if _holds(block, seq))
+            blocks = (block for block in scan_blocks(fd, self.ids) if _holds(block, seq))
             block = next(blocks, None)
         else:
             entry = summary.block_index.find(seq)
@@ -174,7 +176,7 @@ class ArchiveLookup:
                 raise _FileReplaced
             summary = read_summary(fd, self._folder, file)
             if summary is None and read_format(fd) > 1:
-                return summarize_blocks(fd, file, self._ids)
+                return summarize_blocks(fd, file, self.ids)
             if summary is None:
                 require_known_version(fd, file.path)
         finally:

@@ -79,7 +79,7 @@ def _make_header(identity: Identity, span: SeqRange, why: str) -> dict[str, Any]
     return {
         "format": MARKER_FORMAT,
         "partition": identity.partition,
-        "partitions": identity.partitions,
+        "partitions": identity.strides.at(span.first),
         "from": span.first,
         "to": span.last,
         "why": why,
@@ -96,13 +96,20 @@ def _write_file(
     return file
 
 
+def _is_stride(number: int, file: ArchiveFile, identity: Identity) -> bool:
+    # On a new volume an operator may record a gap before the flusher knows the strides.
+    may_be_guess = file.first == 1 and number > 0
+    return may_be_guess or number in {step.stride for step in identity.strides.steps}
+
+
 def _parse_checked(raw: bytes, file: ArchiveFile, identity: Identity) -> dict[str, Any]:
     expected = _make_header(identity, SeqRange(file.first, file.last), "")
     try:
         header: dict[str, Any] = json.loads(raw)
         require_known_format(header, file.path)
-        names = [name for name in expected if name not in {"why", "when"}]
+        names = [name for name in expected if name not in {"partitions", "why", "when"}]
         is_valid = all(header[name] == expected[name] for name in names)
+        is_valid = is_valid and _is_stride(header["partitions"], file, identity)
         has_texts = isinstance(header["why"], str) and isinstance(header["when"], str)
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveDamaged(f"{file.path} cannot be read: {type(error).__name__}") from error

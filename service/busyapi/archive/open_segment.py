@@ -20,7 +20,6 @@ from busyapi.archive.format import (
     BLOCK_SIZE,
     BLOCK_START,
     BlockHeader,
-    IdScheme,
     decode_block_header,
     footer_length,
     footer_start,
@@ -28,6 +27,7 @@ from busyapi.archive.format import (
 from busyapi.archive.frames import is_partial_frame
 from busyapi.archive.reader import read_footer, read_format, scan_blocks
 from busyapi.ids import Seq
+from busyapi.strides import IdScheme
 
 _CHUNK_BYTES = 1 << 20
 

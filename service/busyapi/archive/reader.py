@@ -16,7 +16,6 @@ from busyapi.archive.format import (
     BLOCK_START,
     TRAILER_SIZE,
     BlockHeader,
-    IdScheme,
     IndexEntry,
     SegmentIndex,
     SegmentSummary,
@@ -30,6 +29,7 @@ from busyapi.archive.paths import ArchiveFile
 from busyapi.archive.ranges import SeqRange
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import Seq
+from busyapi.strides import IdScheme
 
 _CHUNK_BYTES = 1 << 20
 
@@ -122,7 +122,7 @@ def read_indexed_block(fd: int, summary: SegmentSummary, entry: IndexEntry) -> B
     if summary.format == 1:
         block = read_block_at(fd, entry.offset)
     else:
-        ids = IdScheme(summary.partition, summary.partitions)
+        ids = IdScheme.fixed(summary.partition, summary.stride)
         block = read_frame_block(fd, entry.offset, summary.end_of(entry), ids)
     if block and (block.header.first, block.header.last) == (entry.first, entry.last):
         return block
@@ -233,22 +233,31 @@ def summarize_blocks(fd: int, file: ArchiveFile, ids: IdScheme) -> SegmentSummar
     """Read all of a finished segment of format 2, and return what its index must state.
 
     Return None if it is not complete: a byte of it is in no block, or a seq of its name is not in
-    it. The blocks follow each other in seqs and in bytes.
+    it. The blocks follow each other in seqs and in bytes, and have one stride.
     """
     index, sha256 = SegmentIndex(), hashlib.sha256()
-    next_seq, end, raw_bytes = file.first, 0, 0
+    next_seq, end, raw_bytes, owner = file.first, 0, 0, ids.owner_at(file.first)
     for block in scan_blocks(fd, ids):
-        if (block.offset, block.header.first) != (end, next_seq):
+        header = block.header
+        if (block.offset, header.first, header.owner) != (end, next_seq, owner):
             return None
-        index.add(end, block.header)
+        index.add(end, header)
         sha256.update(block.data)
-        next_seq, end = Seq(block.header.last + 1), block.end
+        next_seq, end = Seq(header.last + 1), block.end
         raw_bytes += len(block.content)
     if (end, next_seq) != (os.fstat(fd).st_size, file.last + 1) or not len(index):
         return None
     count = file.last - file.first + 1
     return SegmentSummary(
-        *ids, file.first, file.last, count, raw_bytes, index, end, sha256.digest(), format=2
+        *owner,
+        file.first,
+        file.last,
+        count,
+        raw_bytes,
+        index,
+        end,
+        sha256.digest(),
+        format=2,
     )
 
 
@@ -265,9 +274,7 @@ def verify_sha256(fd: int, summary: SegmentSummary) -> bool:
     return sha.digest() == summary.sha256
 
 
-def matches_file(
-    summary: SegmentSummary, file: ArchiveFile, partition: int, partitions: int
-) -> bool:
-    """Return whether a summary matches its file's name and partition."""
-    stated = (summary.first, summary.last, summary.partition, summary.partitions)
-    return stated == (file.first, file.last, partition, partitions)
+def matches_file(summary: SegmentSummary, file: ArchiveFile, owner: tuple[int, int]) -> bool:
+    """Return whether a summary matches its file's name, and the file's partition and stride."""
+    stated = (summary.first, summary.last, summary.partition, summary.stride)
+    return stated == (file.first, file.last, *owner)

@@ -187,7 +187,7 @@ class Recovery:
             self._keep_doubtful(file, scan, Seq(last + 1))
 
     def _is_own_block(self, block: Block) -> bool:
-        return block.header.ids == self._identity.ids
+        return block.header.owner == self._identity.owner_at(block.header.first)
 
     def _salvage(self, file: ArchiveFile, last: Seq) -> None:
         """Copy the complete blocks that fill holes into finished segments, one for each run."""

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from busyapi.archive import identity, paths
-from busyapi.archive.format import IdScheme
 from busyapi.archive.fsync import sync_folder
 from busyapi.archive.identity import Identity
 from busyapi.archive.paths import ArchiveFile, FileKind, utc_day
@@ -27,6 +26,7 @@ from busyapi.archive.reader import read_format, read_latest_received, read_summa
 from busyapi.errors import ArchiveDamaged, ArchiveError, ArchiveFull, FsyncFailed
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
+from busyapi.strides import IdScheme
 
 MAX_CLOCK_SKEW_SECONDS = 2 * 86_400
 """The allowed difference between the newest usage and this machine's clock."""
@@ -45,15 +45,13 @@ class ExpiredFiles(NamedTuple):
 class Retention:
     """Retention of one partition."""
 
-    def __init__(
-        self, folder: Path, ids: IdScheme, damage_reports: list[str], failed: set[Seq]
-    ) -> None:
+    def __init__(self, folder: Path, damage_reports: list[str], failed: set[Seq]) -> None:
         """Report each file that is skipped, and add its first seq to `failed`."""
         self.refusal = ""
         """Why old files are not deleted; empty if they are."""
         self._failed = failed
         self._damage_reports = damage_reports
-        self._folder, self._ids = folder, ids
+        self._folder = folder
         self._done_on = ""
         self._next_try = 0.0
         self._has_clock_skew = False
@@ -91,7 +89,7 @@ class Retention:
         self._next_try = time.monotonic() + RETRY_INTERVAL_SECONDS
         today = paths.utc_day()
         try:
-            old, self.refusal = self._find_expired(files, current.kept_from, days, latest_ms)
+            old, self.refusal = self._find_expired(files, current, days, latest_ms)
             kept_from = max([current.kept_from, *(Seq(file.last + 1) for file in old)])
             if kept_from > current.kept_from:
                 on_floor_raised(
@@ -108,17 +106,17 @@ class Retention:
         return deleted
 
     def _find_expired(
-        self, files: Sequence[ArchiveFile], kept_from: Seq, days: int, latest_ms: int | None
+        self, files: Sequence[ArchiveFile], current: Identity, days: int, latest_ms: int | None
     ) -> ExpiredFiles:
         """List the oldest segments and quarantine files, created more than `days` ago.
 
         Gap records stay: they hold no usage, and record which ids were never given to one. Files
         set aside stay too: only an operator deletes them.
         """
-        now = time.time()
+        now, kept_from, ids = time.time(), current.kept_from, current.ids
         newest = None
         if latest_ms is None:
-            newest, latest_ms = self._find_newest(files)
+            newest, latest_ms = self._find_newest(files, ids)
         if latest_ms is None:
             return ExpiredFiles([], "")
         later_limit = _day_limit(max(latest_ms / 1000, now), days)
@@ -135,7 +133,7 @@ class Retention:
             if file is newest or (file.last >= kept_from and limit <= file.day <= today):
                 break
             try:
-                latest = self._read_latest(file)
+                latest = self._read_latest(file, ids)
             except (OSError, ArchiveDamaged) as error:
                 self._report_damage(file.first, f"{self._folder / file.path} is skipped: {error}")
                 continue
@@ -149,18 +147,20 @@ class Retention:
             old.append(file)
         return ExpiredFiles(_drop_unproven(old, kept_from), "")
 
-    def _find_newest(self, files: Sequence[ArchiveFile]) -> tuple[ArchiveFile | None, int | None]:
+    def _find_newest(
+        self, files: Sequence[ArchiveFile], ids: IdScheme
+    ) -> tuple[ArchiveFile | None, int | None]:
         """Return the newest finished segment, and the latest receivedAt that can be read."""
         newest = None
         for file in reversed(files):
             if file.kind in {FileKind.SEGMENT, FileKind.OPEN}:
                 newest = newest or (file if file.kind is FileKind.SEGMENT else None)
                 with suppress(OSError, ArchiveDamaged):
-                    if (latest := self._read_latest(file)) is not None:
+                    if (latest := self._read_latest(file, ids)) is not None:
                         return (newest or file), latest
         return newest, None
 
-    def _read_latest(self, file: ArchiveFile) -> int | None:
+    def _read_latest(self, file: ArchiveFile, ids: IdScheme) -> int | None:
         """Return the latest receivedAt in a segment; None for a file without receivedAt.
 
         Raises:
@@ -171,10 +171,10 @@ class Retention:
         fd = os.open(self._folder / file.path, os.O_RDONLY)
         try:
             if file.kind is FileKind.OPEN:
-                return read_latest_received(fd, self._ids)
+                return read_latest_received(fd, ids)
             summary = read_summary(fd, self._folder, file)
             if summary is None and read_format(fd) > 1:
-                summary = summarize_blocks(fd, file, self._ids)
+                summary = summarize_blocks(fd, file, ids)
         finally:
             os.close(fd)
         if summary is None:

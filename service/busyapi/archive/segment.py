@@ -208,8 +208,7 @@ class Segment:
 
     def _summarize(self, sha256: bytes = b"") -> SegmentSummary:
         return SegmentSummary(
-            self._identity.partition,
-            self._identity.partitions,
+            *self._identity.owner_at(self.first),
             self.first,
             self.last,
             self.last - self.first + 1,

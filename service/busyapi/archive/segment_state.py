@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from busyapi.archive import paths
-from busyapi.archive.format import IdScheme, SegmentSummary
+from busyapi.archive.format import SegmentSummary
 from busyapi.archive.paths import ArchiveFile
 from busyapi.archive.reader import (
     matches_file,
@@ -17,6 +17,7 @@ from busyapi.archive.reader import (
     summarize_blocks,
     verify_sha256,
 )
+from busyapi.strides import IdScheme
 
 
 class SegmentState(NamedTuple):
@@ -33,7 +34,7 @@ class SegmentState(NamedTuple):
 def inspect_segment(fd: int, folder: Path, file: ArchiveFile, ids: IdScheme) -> SegmentState:
     """Read a finished segment completely, and compare it with its index or footer."""
     stated = read_summary(fd, folder, file)
-    if stated and not matches_file(stated, file, *ids):
+    if stated and not matches_file(stated, file, ids.owner_at(file.first)):
         stated = None
     if stated and verify_sha256(fd, stated):
         return SegmentState(is_readable=True)

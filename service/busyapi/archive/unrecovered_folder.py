@@ -27,8 +27,7 @@ class UnrecoveredFolder:
 
         Raises:
             ArchiveLocked: another process writes here.
-            PartitionMismatch: the folder belongs to another partition, or to an archive with
-                another number of partitions.
+            PartitionMismatch: as `require_partition`.
             ArchiveDamaged, UnknownVersion: the identity cannot be read.
         """
         folder = self._config.folder

@@ -49,8 +49,7 @@ class PartitionWriter:
         self._lookup.unreadable |= recovery.unreadable
         self.stats = ArchiveStats(self._folder, self._lookup, self._high_water)
         self._access = WriteAccess(self._folder, opened.lock)
-        ids, failed = self.identity.ids, self._lookup.unreadable
-        self._retention = Retention(self._folder, ids, reports, failed)
+        self._retention = Retention(self._folder, reports, self._lookup.unreadable)
 
     @classmethod
     def recover(cls, config: ArchiveConfig, lock: FolderLock | None = None) -> Self:
@@ -61,7 +60,7 @@ class PartitionWriter:
 
         Raises:
             ArchiveLocked: another process writes here.
-            PartitionMismatch: the folder has another partition or number of partitions.
+            PartitionMismatch: as `claim_identity`.
             ArchiveDamaged: only an operator can decide which of two files is right.
             ArchiveFull: there is no space for recovery. Nothing is lost; try again.
             FsyncFailed: the process must exit.
@@ -73,19 +72,18 @@ class PartitionWriter:
         """The last seq that is on disk together with all seqs below it."""
         return self.stats.cursor
 
-    def update_identity(
-        self, *, seeded: bool = False, replaces: str = "", prefix: str = ""
-    ) -> None:
-        """Put the given members of the identity on disk.
+    def update_identity(self, **changes: Any) -> None:
+        """Put changed members of the identity on disk.
 
         Raises:
             ArchiveFull, FsyncFailed: as append.
         """
-        self._write_identity(
-            is_seeded=seeded or self.identity.is_seeded,
-            replaces=replaces or self.identity.replaces,
-            prefix=prefix or self.identity.prefix,
-        )
+        with self._guard_change():
+            if "strides" in changes:
+                self._finish_segment()  # all seqs of a segment have one stride
+            changed = self.identity._replace(**changes)
+            self.identity = identity.write_identity(self._folder, changed)
+            self._lookup.ids = self.identity.ids
 
     def adopt_copy(self) -> None:
         """Make a copy the original: no id beyond it was issued, or can be issued again.
@@ -93,12 +91,7 @@ class PartitionWriter:
         Raises:
             ArchiveFull, FsyncFailed: as append.
         """
-        self._write_identity(is_copy=False, is_seeded=True)
-
-    def _write_identity(self, **changes: Any) -> None:
-        with self._guard_change():
-            changed = self.identity._replace(**changes)
-            self.identity = identity.write_identity(self._folder, changed)
+        self.update_identity(is_copy=False, is_seeded=True)
 
     def append(self, batches: Sequence[UsageBatch]) -> AppendStats:
         """Archive batches as one block and sync it. They follow the cursor and each other.
@@ -124,7 +117,7 @@ class PartitionWriter:
             self._check_next(batches[0].first, batches[-1].last)
             started = perf_counter()
             header, data, raw_bytes = build_block(
-                batches, self.identity.partition, self.identity.partitions
+                batches, *self.identity.owner_at(batches[0].first)
             )
             segment = self._lookup.segment or self._begin_segment(header.first)
             written = segment.write(header, data)

@@ -47,7 +47,7 @@ def accept_loss(
     )
     writer = recover_for_command(root, partition, advice)
     try:
-        _check_seq(through, partition.identity.partitions)
+        _check_seq(through, partition.identity.strides.stride)
         has_missing = through > writer.cursor
         if not has_missing and not replaces:
             raise NothingMissing(
@@ -75,8 +75,8 @@ def accept_loss(
         writer.close()
 
 
-def _check_seq(through: Seq, partitions: int) -> None:
-    highest = MAX_ID // partitions
+def _check_seq(through: Seq, stride: int) -> None:
+    highest = MAX_ID // stride
     if through > highest:
         raise SeqTooHigh(
             f"--through {through} is above {highest}, the highest seq that an id can have: copy the"
@@ -104,7 +104,7 @@ def recover_for_command(root: Path, partition: ArchivePartition, advice: str) ->
             ArchiveConfig(
                 root,
                 partition.identity.partition,
-                partition.identity.partitions,
+                partition.identity.strides.stride,
                 bound=partition.identity.bound,
                 segment_bytes=1 << 26,
                 segment_age=3600.0,

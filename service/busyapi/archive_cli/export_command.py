@@ -15,7 +15,9 @@ from busyapi.archive_cli.export_target import (
     check_output,
 )
 from busyapi.archive_cli.increment import Increment
+from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.selection import Selection, print_error
+from busyapi.archive_cli.snapshot import ArchiveNotFound
 from busyapi.errors import ArchiveError
 from busyapi.output import write_output
 
@@ -43,6 +45,11 @@ def run_export(options: argparse.Namespace) -> int:
     _require_pyarrow()
     from busyapi.archive_cli.export import export_table  # noqa: PLC0415 - loads pyarrow
 
+    if options.only is not None:
+        (status,) = find_partitions(options.dir, options.only)
+        if status.problem == "missing":
+            # An empty table must not take the place of a file.
+            raise ArchiveNotFound(status.error)
     selection = Selection(options)
     # The record follows the checks of the target, before the first usage is read.
     blocks = record_before(options, selection.read_lines("exporting", stdout_has_data=to_stdout))

@@ -20,7 +20,6 @@ from busyapi.audit.patients import create_salt, digest_patient
 from busyapi.audit.record import MAX_TEXT, AuditEntry, format_time
 from busyapi.audit.writer import AuditWriter
 from busyapi.errors import ArchiveError
-from busyapi.ids import split_usage_id
 from busyapi.usage_json import format_received_at
 
 PATIENTS_IN_RECORD = 3
@@ -74,9 +73,7 @@ def _find_partitions(options: argparse.Namespace) -> list[int]:
     if usage_id is None:
         return [identity.partition for identity in partitions]
     return [
-        identity.partition
-        for identity in partitions
-        if split_usage_id(usage_id, identity.partitions)[0] == identity.partition
+        identity.partition for identity in partitions if identity.find_seq(usage_id) is not None
     ]
 
 

@@ -48,7 +48,7 @@ def open_target(target: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     path, mode = check_file_target(target, replace=replace)
     temporary = _name_temporary(path)
     try:
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
     except OSError as error:
         raise _make_unwritable(target, path, error) from None
     with _named_errors(target, temporary):
@@ -77,7 +77,7 @@ def open_folder(target: Path) -> Iterator[Path]:
     path = check_folder_target(target)
     temporary = _name_temporary(path)
     try:
-        temporary.mkdir()
+        temporary.mkdir(mode=0o750)
     except OSError as error:
         raise _make_unwritable(target, path, error) from None
     with _named_errors(target, temporary):

@@ -66,9 +66,8 @@ def _next_id(partition: ArchivePartition, cursor: Seq) -> int:
 
 
 def _count_ids(partition: ArchivePartition, through: int) -> int:
-    """Return how many ids of a partition are not above an id: the seq of the last of them."""
-    identity = partition.identity
-    return (through - 1 - identity.partition) // identity.partitions + 1
+    """Return the seq of the last id of a partition that is not above an id."""
+    return partition.identity.strides.last_seq_up_to(through, partition.identity.partition)
 
 
 def _find_cursor(partition: ArchivePartition) -> Seq:

@@ -14,8 +14,8 @@ def render_table(partition: ArchivePartition) -> Iterator[str]:
     """Yield one line for the partition and one for each of its files."""
     identity = partition.identity
     yield (
-        f"partition {identity.partition} of {identity.partitions}, archive {identity.archive_id},"
-        f" bound {identity.bound}, oldest id kept {partition.id_of(identity.kept_from)}"
+        f"partition {identity.partition} of {identity.strides.stride}, archive"
+        f" {identity.archive_id}, bound {identity.bound}, oldest id kept {_first_id(partition)}"
     )
     files = partition.list_files().files
     segments = [file for file in files if file.kind is FileKind.SEGMENT]
@@ -28,6 +28,11 @@ def render_table(partition: ArchivePartition) -> Iterator[str]:
             ids = partition.describe_ids(SeqRange(file.first, file.last))
             times = _describe_times(partition, file)
             yield f"  {file.kind:10}  {ids:48}  {file.seq_count:>10}  {times:41}  {file.path}"
+
+
+def _first_id(partition: ArchivePartition) -> int:
+    identity = partition.identity
+    return partition.id_of(max(identity.kept_from, identity.strides.start))
 
 
 def list_files(partition: ArchivePartition) -> Iterator[dict[str, object]]:

@@ -123,12 +123,10 @@ class OrderedReader:
             self._report(f"{file.path}: {error}")
 
     def _select_blocks(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Block]:
-        summary = (
-            read_summary(fd, self._partition.folder, file)
-            if file.kind is FileKind.SEGMENT
-            else None
-        )
-        if summary and matches_file(summary, file, *self._partition.identity.ids):
+        own = self._partition.identity
+        is_finished = file.kind is FileKind.SEGMENT
+        summary = read_summary(fd, self._partition.folder, file) if is_finished else None
+        if summary and matches_file(summary, file, own.owner_at(file.first)):
             self._next_seq = Seq(file.last + 1)
             for entry in summary.block_index:
                 is_asked = entry.first <= span.last and entry.last >= span.first
@@ -146,12 +144,12 @@ class OrderedReader:
 
     def _scan_blocks(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Block]:
         """Yield the complete blocks of a file that has no reliable footer or index."""
-        ids = self._partition.identity.ids
-        for block in scan_blocks(fd, ids):
+        own = self._partition.identity
+        for block in scan_blocks(fd, own.ids):
             header = block.header
             self._report_unreadable(file, SeqRange(self._next_seq, Seq(header.first - 1)), span)
             self._next_seq = Seq(header.last + 1)
-            if header.ids != ids:
+            if header.owner != own.owner_at(header.first):
                 self._report(
                     f"{file.path}: the block at {block.offset} belongs to another partition"
                 )

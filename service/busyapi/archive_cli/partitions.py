@@ -1,7 +1,8 @@
 """The partitions that an archive should have, and those that can be read.
 
-Each partition.json holds the number of partitions, so one intact file is enough to find which are
-missing. If each partition has its own volume, a folder holds only one: then `only` selects it.
+Each partition.json holds the number of partitions at install, so one intact file is enough to find
+which of them are missing. If each partition has its own volume, a folder holds only one: then
+`only` selects it.
 """
 
 from collections import Counter
@@ -41,15 +42,18 @@ def find_partitions(root: Path, only: int | None = None) -> list[PartitionStatus
         raise ArchiveNotFound(
             f"{root} holds no archive: no folder p00 with a {paths.IDENTITY_NAME}"
         )
-    counts = Counter(
-        status.partition.identity.partitions for status in statuses.values() if status.partition
-    )
-    partitions = counts.most_common(1)[0][0] if counts else 0
-    numbers = sorted({*statuses, *range(partitions)}) if only is None else [only]
+    identities = [status.partition.identity for status in statuses.values() if status.partition]
+    # What was never seeded has only a guess.
+    seeded = [stored for stored in identities if not stored.is_new] or identities
+    counts = Counter(stored.strides.base for stored in seeded)
+    base = counts.most_common(1)[0][0] if counts else 0
+    # Partitions that were added have higher numbers than those of the install.
+    total = max(base, max(statuses) + 1) if base else 0
+    numbers = sorted({*statuses, *range(total)}) if only is None else [only]
     return [
-        _check_agreement(statuses[number], partitions)
+        _check_agreement(statuses[number], base)
         if number in statuses
-        else _make_missing(root, number, partitions)
+        else _make_missing(root, number, total)
         for number in numbers
     ]
 
@@ -84,12 +88,15 @@ def _make_missing(root: Path, number: int, partitions: int) -> PartitionStatus:
     )
 
 
-def _check_agreement(status: PartitionStatus, partitions: int) -> PartitionStatus:
-    if status.partition is None or status.partition.identity.partitions == partitions:
+def _check_agreement(status: PartitionStatus, base: int) -> PartitionStatus:
+    if status.partition is None:
         return status
-    number = status.partition.identity.partitions
+    stored = status.partition.identity
+    number = stored.strides.base
+    if number == base or stored.is_new:
+        return status
     error = (
-        f"{status.partition.folder / paths.IDENTITY_NAME} says that there are {number} partitions,"
-        f" others say {partitions}"
+        f"{status.partition.folder / paths.IDENTITY_NAME} says that there were {number} partitions"
+        f" at install, others say {base}"
     )
     return status._replace(problem="damaged", error=error)

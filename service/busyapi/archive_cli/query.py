@@ -13,7 +13,7 @@ from busyapi.archive_cli.ordered_reader import ALL_SEQS, OrderedReader, ProblemR
 from busyapi.archive_cli.partitions import PartitionStatus
 from busyapi.archive_cli.snapshot import ArchiveNotFound, ArchivePartition
 from busyapi.errors import ArchiveDamaged, UsageExpired
-from busyapi.ids import Seq, UsageId, split_usage_id
+from busyapi.ids import Seq, UsageId
 
 
 @dataclass
@@ -80,15 +80,36 @@ def find_line(statuses: Sequence[PartitionStatus], usage_id: UsageId) -> bytes |
     readable = [status.partition for status in statuses if status.partition]
     if not readable:
         raise ArchiveDamaged("; ".join(status.error for status in statuses))
-    number, seq = split_usage_id(usage_id, readable[0].identity.partitions)
+    # What was never seeded has only a guess of its strides, and no usages.
+    readable = [partition for partition in readable if not partition.identity.is_new] or readable
+    # Strides of an old backup may claim ids that a child has issued, so a child is asked too. Its
+    # number is higher than that of its parent.
+    error: UsageExpired | ArchiveDamaged | None = None
+    for partition in sorted(readable, key=lambda partition: partition.identity.partition):
+        if (seq := partition.identity.find_seq(usage_id)) is None:
+            continue
+        try:
+            if line := _find_in_partition(partition, seq):
+                return line
+        except (UsageExpired, ArchiveDamaged) as found:
+            error = found if error is None or isinstance(found, ArchiveDamaged) else error
+    if error:
+        raise error
+    # The id is of a partition that cannot be read, or of none.
+    numbers = {
+        (usage_id - 1) % step.stride
+        for partition in readable
+        for step in partition.identity.strides.steps
+    }
     for status in statuses:
-        if status.number == number and status.partition:
-            return _find_in_partition(status.partition, seq)
-        if status.number == number and status.problem == "damaged":
+        if status.number in numbers and status.problem == "damaged":
             raise ArchiveDamaged(status.error)
-    raise ArchiveNotFound(
-        f"id {usage_id} belongs to partition {number}, which is not in the folder"
-    )
+    if missing := numbers - {partition.identity.partition for partition in readable}:
+        names = " or ".join(map(str, sorted(missing)))
+        raise ArchiveNotFound(
+            f"id {usage_id} belongs to partition {names}, which is not in the folder"
+        )
+    return None
 
 
 def _find_in_partition(partition: ArchivePartition, seq: Seq) -> bytes | None:

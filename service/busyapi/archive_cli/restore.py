@@ -18,7 +18,7 @@ from busyapi.archive_cli.accept_loss import recover_for_command, require_confirm
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.snapshot import ArchiveNotFound, ArchivePartition
 from busyapi.errors import ArchiveDamaged, ArchiveError
-from busyapi.ids import Seq, UsageId, split_usage_id
+from busyapi.ids import Seq, UsageId
 from busyapi.output import write_output
 
 Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -129,11 +129,11 @@ def _select_partitions(root: Path, numbers: list[int] | None) -> list[ArchivePar
 
 def _last_seq_up_to(partition: ArchivePartition, writer: PartitionWriter, last_id: UsageId) -> Seq:
     """Return the last seq of a partition whose id is not above `last_id`."""
-    number, seq = split_usage_id(last_id, partition.identity.partitions)
-    last_seq = seq if partition.identity.partition <= number else Seq(seq - 1)
+    identity = partition.identity
+    last_seq = identity.strides.last_seq_up_to(last_id, identity.partition)
     if last_seq < writer.stats.highest_seq:
         raise WrongLastId(
-            f"partition {partition.identity.partition} already holds id"
+            f"partition {identity.partition} already holds id"
             f" {partition.id_of(writer.stats.highest_seq)}, so {last_id} was not the last id."
             " Nothing was recorded; give the highest id that any client or log knows"
         )

@@ -93,7 +93,7 @@ class SegmentCheck:
                 f" the next is at {block.offset}"
             )
             self._report_damage(self.next_seq, Seq(header.first - 1), detail)
-        if header.ids != self._partition.identity.ids:
+        if header.owner != self._partition.identity.owner_at(header.first):
             self._report_damage(header.first, header.last, "belongs to another partition")
 
     def _check_lines(self, block: Block) -> None:
@@ -145,7 +145,8 @@ class SegmentCheck:
             return
         if not verify_sha256(self._fd, summary):
             self._report_file_damage("its SHA-256 does not match")
-        if not matches_file(summary, self._file, *self._partition.identity.ids):
+        owner = self._partition.identity.owner_at(self._file.first)
+        if not matches_file(summary, self._file, owner):
             self._report_file_damage(f"its {name} belongs to another file")
         if not self._matches_blocks(summary):
             self._report_file_damage(f"its {name} does not match its blocks")

@@ -17,7 +17,7 @@ from busyapi.archive.identity import Identity
 from busyapi.archive.paths import ArchiveFile, FileKind, FolderListing
 from busyapi.archive.ranges import SeqRange
 from busyapi.errors import ArchiveDamaged, ArchiveError
-from busyapi.ids import Seq, UsageId, make_usage_id
+from busyapi.ids import Seq, UsageId
 
 _TRIES = 10
 
@@ -34,13 +34,16 @@ class ArchivePartition(NamedTuple):
 
     def id_of(self, seq: Seq) -> UsageId:
         """Return the id of a seq."""
-        return make_usage_id(seq, self.identity.partition, self.identity.partitions)
+        return self.identity.id_of(seq)
 
     def describe_ids(self, span: SeqRange) -> str:
         """Return a text with the ids of a range of seqs."""
-        first, last, step = self.id_of(span.first), self.id_of(span.last), self.identity.partitions
+        first, last = self.id_of(span.first), self.id_of(span.last)
+        step, last_step = (self.identity.strides.at(seq) for seq in span)
         if last <= first:
             return "no ids" if last < first else f"id {first}"
+        if step != last_step:
+            return f"ids {first} to {last} in steps of {step} to {last_step}"
         return f"ids {first} to {last}" + (f" in steps of {step}" if step > 1 else "")
 
     def list_files(self) -> FolderListing:

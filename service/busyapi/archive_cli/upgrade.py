@@ -46,6 +46,10 @@ class NotUpgraded(ArchiveError):
     """The archive is still of format 1."""
 
 
+class NotDowngraded(ArchiveError):
+    """0.2.0 could not read the archive in any format."""
+
+
 def add_commands(add: Add) -> None:
     """Add the commands."""
     add_partition_option(add("upgrade", _upgrade, _UPGRADE_EXAMPLES))
@@ -110,6 +114,11 @@ def _upgrade_partition(root: Path, partition: ArchivePartition) -> bool:
 
 
 def _downgrade_partition(root: Path, partition: ArchivePartition) -> bool:
+    if not partition.identity.strides.is_fixed:
+        raise NotDowngraded(
+            f"partition {partition.identity.partition} has other ids than 0.2.0 would give it,"
+            " because the number of partitions has changed: stay with this version"
+        )
     recover_for_command(root, partition, "stop its flusher first").close()
     lock = FolderLock(partition.folder)
     try:

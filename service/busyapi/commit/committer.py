@@ -26,6 +26,7 @@ from busyapi.stream.connection import ServerError
 from busyapi.stream.durability import DurabilityInspector
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.session import Session
+from busyapi.strides import Strides
 
 EXPIRY_INTERVAL_SECONDS = 0.1
 RECHECK_INTERVAL_SECONDS = 5.0
@@ -52,14 +53,14 @@ class Committer:
         key_names = endpoint.key_names(partition)
         self.inspector = DurabilityInspector(tier, key_names, min_replicas, endpoint.trust)
         self._deadline = deadline
-        self._admission = admission
-        self._observer = observer
+        self._admission, self._observer = admission, observer
         self._id = CommitterId(key_names, endpoint.entry_version)
         self.highest_seq = Seq(0)  # the highest that Redis has given to this process
+        self.strides: Strides | None = None  # of its partition, from the first connection on
         self._queued: deque[PendingWrite] = deque()
         self._batch: InFlightBatch | None = None
         self._stored_not_completed: list[StoredCommand] = []
-        self._session: Session | None = None
+        self.session: Session | None = None  # checked
         self._wake = asyncio.Event()
         self.connection_state = ConnectionState(partition)
         # Redis refused the last batch on a checked connection, and may refuse the next one too.
@@ -71,7 +72,7 @@ class Committer:
     @property
     def is_ready(self) -> bool:
         """Return whether the committer has a checked connection."""
-        return self._session is not None
+        return self.session is not None
 
     @property
     def last_error(self) -> Refused:
@@ -82,7 +83,7 @@ class Committer:
     def durability_error(self) -> DurabilityNotMet | None:
         """Return why Redis does not meet the tier, if the last check failed for that."""
         error = self.last_error
-        return error if self._session is None and isinstance(error, DurabilityNotMet) else None
+        return error if self.session is None and isinstance(error, DurabilityNotMet) else None
 
     @property
     def queued_count(self) -> int:
@@ -108,20 +109,20 @@ class Committer:
                 await self.run_once()
         finally:
             expiry.cancel()
-            if self._session:
-                await self._session.close()
+            if self.session:
+                await self.session.close()
 
     async def run_once(self) -> None:
         """Do one step: connect, wait for work, check the connection, or send batches."""
-        if self._session is None:
+        if self.session is None:
             await self._connect()
         elif self._batch is None and not self._queued and monotonic() < self._next_check:
             self._wake.clear()
             await self._wake.wait()
         elif monotonic() >= self._next_check:
-            await self._recheck(self._session)
+            await self._recheck(self.session)
         else:
-            await self._send_batches(self._session)
+            await self._send_batches(self.session)
 
     async def wait_drained(self) -> None:
         """Wait until every submitted write is answered."""
@@ -147,20 +148,19 @@ class Committer:
             self._mark_disconnected(error)
             await self._back_off()
             return
-        self._session = session
+        self.session, self.strides = session, session.strides
         self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS
-        if (batch := self._batch) and batch.is_uncertain and batch.epoch != session.epoch:
+        if (batch := self._batch) and not batch.may_be_sent_under(session.epoch):
             # Redis lost ids in the meantime, and with them the batch number. The old server may
-            # have stored the batch, and the flusher may have archived it: a retry could store the
-            # usages a second time.
+            # have stored the batch: a retry could store the usages a second time.
             self._fail_batch(batch, OutcomeUnknown())
-        # After a refusal, the retried batch shows whether Redis accepts writes again. If all of it
-        # has expired, the next usage must show it, so new writes have to be admitted.
+        # After a refusal, the retried batch shows whether Redis accepts writes again; without one
+        # the next usage must show it, so new writes have to be admitted.
         if not self._was_refused or not (self._batch or self._queued):
             self._mark_recovered()
 
     async def _back_off(self) -> None:
-        limit_is_low = self.connection_state.is_lost_recently and not self._was_refused
+        limit_is_low = self.connection_state.may_end_soon(was_refused=self._was_refused)
         await asyncio.sleep(self._backoff.next_seconds(limit_is_low=limit_is_low))
 
     def _mark_recovered(self) -> None:
@@ -267,17 +267,16 @@ class Committer:
 
     def _fail_batch(self, batch: InFlightBatch, error: Exception) -> None:
         self._fail(list(batch.writes()), error)
-        batch.commands = []
-        self._batch = None
+        batch.commands, self._batch = [], None
 
     async def _disconnect(self, session: Session, error: Refused) -> None:
         await session.close()
-        self._session = None
+        self.session = None
         self._mark_disconnected(error)
 
     def _mark_disconnected(self, error: Refused) -> None:
         self.connection_state.mark_disconnected(error)
-        self._observer.record_disconnect(error)
+        self._observer.record_disconnect(self.last_error)
 
     # --- deadlines ----------------------------------------------------------------------
 

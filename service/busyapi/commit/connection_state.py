@@ -4,7 +4,7 @@ from time import monotonic
 
 import structlog
 
-from busyapi.errors import NotSeeded, RedisUnavailable, Refused, copy_error
+from busyapi.errors import NotSeeded, PartitionPaused, RedisUnavailable, Refused, copy_error
 
 log = structlog.get_logger()
 
@@ -12,6 +12,8 @@ FAILOVER_SECONDS = 10.0
 """How long a committer tries to connect at short intervals."""
 RECONNECT_GRACE_SECONDS = 1.0
 """New requests wait this long for a lost connection. After that they are refused at once."""
+PAUSE_GRACE_SECONDS = 5.0
+"""The same for a partition whose flusher has stopped commits, and will soon allow them again."""
 
 
 class ConnectionState:
@@ -22,23 +24,26 @@ class ConnectionState:
         self._last_error: Refused = NotSeeded()
         """Never raised or returned: it stays for as long as Redis is down."""
         self._disconnected_since: float | None = monotonic()
+        self.is_paused = False
+        """Whether the flusher has stopped commits for a moment."""
 
     @property
     def last_error(self) -> Refused:
         """Return a new copy of the reason why the connection is not checked, or last was not."""
         return copy_error(self._last_error)
 
-    @property
-    def is_lost_recently(self) -> bool:
-        """Return whether the connection was lost some seconds ago: a failover may be under way."""
+    def may_end_soon(self, *, was_refused: bool) -> bool:
+        """Return whether the next try may succeed: a pause or a failover may be under way."""
         since = self._disconnected_since
-        return since is not None and monotonic() - since < FAILOVER_SECONDS
+        is_recent = since is not None and monotonic() - since < FAILOVER_SECONDS
+        return self.is_paused or (is_recent and not was_refused)
 
     @property
     def refuses_writes(self) -> bool:
         """Return whether a new request is refused at once."""
         since = self._disconnected_since
-        return since is not None and monotonic() - since >= RECONNECT_GRACE_SECONDS
+        grace = PAUSE_GRACE_SECONDS if self.is_paused else RECONNECT_GRACE_SECONDS
+        return since is not None and monotonic() - since >= grace
 
     def mark_connected(self) -> None:
         """Record that the connection is checked."""
@@ -55,7 +60,8 @@ class ConnectionState:
             log.warning(
                 "redis_disconnected", partition=self._partition, reason=reason, detail=detail
             )
-        self._last_error = copy_error(error)
+        self.is_paused = isinstance(error, PartitionPaused)
+        self._last_error = NotSeeded(*error.args) if self.is_paused else copy_error(error)
         self._disconnected_since = self._disconnected_since or monotonic()
 
     def mark_stopped(self) -> None:

@@ -19,6 +19,7 @@ from busyapi.stream.connection import ServerError
 from busyapi.stream.entry import encode_entry, encode_stamped_entry
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.session import CommitCommand, CommitResult
+from busyapi.stream.state import is_same_history
 
 MAX_COMMIT_BATCH_USAGES = 10_000
 MAX_COMMIT_BATCH_BYTES = 1 << 20
@@ -64,6 +65,10 @@ class InFlightBatch:
     def is_waiting(self) -> bool:
         """Return whether any request still waits."""
         return any(write.is_waiting for write in self.writes())
+
+    def may_be_sent_under(self, epoch: str) -> bool:
+        """Return whether the server detects a retry, if this batch may be stored already."""
+        return not self.is_uncertain or is_same_history(self.epoch, epoch)
 
     def mark_uncertain(self) -> None:
         """Record that replies were lost, so what was sent may be stored."""

@@ -7,7 +7,8 @@ from zlib import crc32
 
 from busyapi.commit.committer import Committer
 from busyapi.commit.pending import AdmissionControl, IdempotencyKey, PendingWrite
-from busyapi.ids import UsageId, make_usage_id
+from busyapi.ids import UsageId
+from busyapi.strides import Strides
 
 
 class CommitterPool:
@@ -65,14 +66,32 @@ class CommitterPool:
 
     def make_ids(self, last: int, count: int, partition: int) -> list[UsageId]:
         """Return the ids of the `count` usages that end at a seq."""
-        total = len(self.committers)
-        first = make_usage_id(last - count + 1, partition, total)
-        return [*range(first, first + count * total, total)]
+        strides = self._strides_of(partition)
+        first, stride = strides.id_of(last - count + 1, partition), strides.at(last)
+        return [*range(first, first + count * stride, stride)]
+
+    def make_id(self, last: int, partition: int) -> UsageId:
+        """Return the id of a seq that a committer has stored."""
+        return self._strides_of(partition).id_of(last, partition)
+
+    def _strides_of(self, partition: int) -> Strides:
+        strides = self.committers[partition].strides
+        assert strides  # noqa: S101 - it has been connected
+        return strides
+
+    @property
+    def _base(self) -> int:
+        """The number of partitions at install, which any committer may have read."""
+        for committer in self.committers:
+            if committer.strides:
+                return committer.strides.base
+        raise self.committers[0].last_error
 
     def _pick(self, key: IdempotencyKey | None) -> Committer:
         if key is not None:
-            # A key must get to the partition that stored it before, also if that was 0.2.0.
-            return self.committers[crc32(key.legacy_digest.encode()) % len(self.committers)]
+            # A key must get to the partition that stored it before, also if that was 0.2.0, and
+            # if the number of partitions has changed since.
+            return self.committers[crc32(key.legacy_digest.encode()) % self._base]
         self._next = (self._next + 1) % len(self.committers)
         candidates = [*self.committers[self._next :], *self.committers[: self._next]]
         return min(

@@ -4,17 +4,25 @@
       └─ if that fails ─> unparsed items ──> groups, each decoded in one call ──> lines
     NDJSON ─────────────> lines of text ───> one by one ────────────────────────> lines
 
-A group is at most MAX_STEP_BYTES bytes, or one item; the work yields between groups. If a group
-cannot be decoded in one call, its items are decoded one by one, and their errors are reported.
+A group is at most MAX_STEP_BYTES bytes, or one item; the work yields between groups. An item with
+errors, or each item of a group that cannot be decoded in one call, is decoded alone, and its errors
+are reported.
 """
 
 import re
 from collections.abc import Sequence
+from itertools import accumulate, compress, pairwise
 from typing import Any, NamedTuple
 
 from busyapi.decode.device_time import has_plausible_time
-from busyapi.decode.diagnose import BYTE_ORDER_MARK, MAX_ERRORS, NotJson, Unreadable
-from busyapi.decode.fast_array import decode_array_fast, decode_items_fast
+from busyapi.decode.diagnose import (
+    BYTE_ORDER_MARK,
+    MAX_ERRORS,
+    NotJson,
+    Unreadable,
+    find_member_errors,
+)
+from busyapi.decode.fast_array import decode_array_fast, parse_items, render_items
 from busyapi.decode.incremental import Incremental
 from busyapi.decode.limits import (
     MAX_STEP_BYTES,
@@ -22,9 +30,22 @@ from busyapi.decode.limits import (
     count_brackets,
     count_containers,
     max_containers_in_batch,
+    scan_numbers,
 )
 from busyapi.decode.split import split_array
+from busyapi.decode.surrogates import (
+    find_marked_members,
+    mark_unpaired,
+    may_hold_surrogates,
+    replace_marks,
+)
+from busyapi.decode.timestamp import is_plausible
 from busyapi.decode.usage import decode_fast, read_line
+from busyapi.decode.validation import (
+    convert_whole_numbers,
+    is_object,
+    is_ordinary_usage,
+)
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 _SLOW_FACTOR = 4
@@ -82,7 +103,7 @@ def decode_batch(
     yield from reader.read_lines(items) if ndjson else reader.read_array(items)
     if reader.errors:
         raise InvalidUsage(reader.errors[:MAX_ERRORS])
-    return DecodedBatch(reader.lines, reader.implausible_times)
+    return DecodedBatch(reader.lines, sorted(reader.implausible_times))
 
 
 def _split_lines(raw: bytes, max_items: int) -> list[bytes]:
@@ -162,28 +183,69 @@ class _BatchReader:
                 count = len(group) // 2
                 group = group[:count]
                 joined = b",".join(group)
-            lines = None
+            lines: Sequence[bytes | None] = [None] * len(group)
             if len(joined) <= self._limits.max_item_bytes:
-                lines = decode_items_fast(joined, count_brackets(joined), strict=self._strict)
-            if lines is None:
-                yield from self._read_one_by_one(at, group)
-            else:
-                self.lines += lines
+                lines = (yield from self._decode_group(at, group, joined)) or lines
+            yield from self._read_one_by_one(at, group, lines)
             at += len(group)
             count = min(2 * count, _GROUP_ITEMS)
 
-    def _read_one_by_one(self, at: int, group: Sequence[Any]) -> Incremental[None]:
-        """Decode one by one the items of a group that could not be decoded in one call."""
-        fast_decoder_failed = len(group) == 1
+    def _decode_group(
+        self, at: int, group: Sequence[Any], joined: bytes
+    ) -> Incremental[list[bytes | None] | None]:
+        """Return a group's lines, with None for a usage to be read alone; None if all have to."""
+        brackets, numbers, mark = count_brackets(joined), scan_numbers(joined), ""
+        usages = parse_items(joined, brackets, numbers)
+        if usages is None and may_hold_surrogates(joined) and not numbers.may_exceed_doubles:
+            joined, mark = yield from mark_unpaired(joined)
+            usages = parse_items(joined, brackets, numbers) if mark else None
+            # A mark is as long as what it replaces.
+            ends = list(accumulate(len(item) + 1 for item in group))
+            group = [joined[a : b - 1] for a, b in pairwise((0, *ends))]
+        if usages is None:
+            return None
+        is_good = [
+            self._prepare(usage, item, mark) for usage, item in zip(usages, group, strict=True)
+        ]
+        rendered = render_items(list(compress(usages, is_good)), brackets)
+        if rendered is None:
+            return None
+        if self._strict:
+            self.implausible_times += [
+                index
+                for index, (usage, good) in enumerate(zip(usages, is_good, strict=True), at)
+                if good and not is_plausible(usage["timestamp"])
+            ]
+        lines = iter(rendered)
+        return [replace_marks(next(lines), mark) if good else None for good in is_good]
+
+    def _prepare(self, usage: Any, item: Any, mark: str) -> bool:
+        """Return whether a usage has no error, and make it ready to be rendered."""
+        if not is_object(usage):
+            return False
+        if not self._strict or is_ordinary_usage(usage):
+            return not find_marked_members(usage, mark)
+        if find_member_errors(usage, item, mark, strict=True):
+            return False
+        convert_whole_numbers(usage)
+        return True
+
+    def _read_one_by_one(
+        self, at: int, group: Sequence[Any], lines: Sequence[bytes | None]
+    ) -> Incremental[None]:
+        """Take the lines of a group, and decode alone each usage that has none."""
         size = 0
-        for index, item in enumerate(group, at):
+        for index, (item, line) in enumerate(zip(group, lines, strict=True), at):
+            if line is not None:
+                self.lines.append(line)
+                continue
             syntax_error = ""
             size += _SLOW_FACTOR * len(item)
             if size > MAX_STEP_BYTES:
                 yield
                 size = _SLOW_FACTOR * len(item)
             try:
-                yield from self._read(index, bytes(item), fast_decoder_failed=fast_decoder_failed)
+                yield from self._read(index, bytes(item))
             except NotJson as error:
                 syntax_error = str(error)
             except Unreadable as error:
@@ -194,17 +256,13 @@ class _BatchReader:
             if len(self.errors) >= MAX_ERRORS:
                 return
 
-    def _read(
-        self, index: int, raw: bytes, *, fast_decoder_failed: bool = False
-    ) -> Incremental[None]:
+    def _read(self, index: int, raw: bytes) -> Incremental[None]:
         max_bytes = self._limits.max_item_bytes
         if len(raw) > max_bytes:
             self.errors.append(ValidationError(f"/{index}", f"is larger than {max_bytes} bytes"))
             return
         try:
-            line = yield from read_line(
-                raw, strict=self._strict, fast_decoder_failed=fast_decoder_failed
-            )
+            line = yield from read_line(raw, strict=self._strict)
             # The fast decoder accepts only usages with a plausible time.
             if self._strict and not has_plausible_time(line):
                 self.implausible_times.append(index)

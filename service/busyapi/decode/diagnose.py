@@ -21,13 +21,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from busyapi.decode.json_line import DEPTH_LIMIT, measure_depth, parse_number, render
-from busyapi.decode.limits import (
-    MIN_LONG_INTEGER_DIGITS,
-    count_brackets,
-    may_hold_long_integer,
-)
+from busyapi.decode.limits import MIN_LONG_INTEGER_DIGITS, Numbers, count_brackets
+from busyapi.decode.patient_id import is_integer_as_sent
 from busyapi.decode.surrogates import find_marked_members
-from busyapi.decode.validation import find_rule_errors
+from busyapi.decode.validation import PATIENT_ID_RULE, find_rule_errors, is_ordinary_usage
 from busyapi.errors import ValidationError
 
 MAX_ERRORS = 100
@@ -66,6 +63,8 @@ def is_utf8(raw: bytes) -> bool:
 
 _SUPPORTED_TYPES = frozenset((int, float, bool, str, type(None), msgspec.Raw))
 """A parsed value of one of these types can always be stored."""
+_EXACT = (str, int)
+"""The types of a patient id that is as it was sent."""
 
 
 class _UnsupportedNumber:
@@ -79,7 +78,7 @@ _TOO_LARGE = _UnsupportedNumber("is a number beyond the range of a double")
 _MAX_INTEGER = int(sys.float_info.max)
 
 
-def parse_json(raw: bytes) -> object:
+def parse_json(raw: bytes, numbers: Numbers) -> Any:
     """Parse JSON; the value may hold what cannot be stored, for `find_errors` to report.
 
     Raises:
@@ -88,9 +87,7 @@ def parse_json(raw: bytes) -> object:
     # Raise below, not in the handlers: the parsers' errors hold the payload. As the context of the
     # new error, they could get into a log.
     try:
-        # A Python call for each integer makes this three times as slow.
-        decoder = _LONG_INTEGER_DECODER if may_hold_long_integer(raw) else _DECODER
-        return decoder.decode(raw.decode())
+        return _choose_decoder(numbers).decode(raw.decode())
     except UnicodeDecodeError:
         reason = NOT_UTF8
     except json.JSONDecodeError as error:
@@ -102,10 +99,12 @@ def parse_json(raw: bytes) -> object:
     raise make_unreadable(reason)
 
 
-def find_errors(value: object, raw: bytes, mark: str, *, strict: bool) -> list[ValidationError]:
-    """Return the errors, up to MAX_ERRORS, of a value that `parse_json` read from `raw`.
+def find_errors(
+    value: object, raw: bytes, mark: str, *, strict: bool, is_storable: bool
+) -> list[ValidationError]:
+    """Return the errors, up to MAX_ERRORS, of a value that was read from `raw`.
 
-    `mark` is in the place of unpaired surrogates.
+    `mark` is in the place of unpaired surrogates. `is_storable`: all numbers can be stored.
 
     Raises:
         Unreadable: the value is not an object, or is nested too deep.
@@ -116,9 +115,22 @@ def find_errors(value: object, raw: bytes, mark: str, *, strict: bool) -> list[V
     # miss what is nested too deep after them.
     if count_brackets(raw) > DEPTH_LIMIT and measure_depth(value) > DEPTH_LIMIT:
         raise Unreadable(TOO_DEEP)
-    errors = list(find_rule_errors(value)) if strict else []
-    errors += find_marked_members(value, mark)
-    errors.extend(islice(_find_unsupported(value), MAX_ERRORS - len(errors)))
+    errors = find_member_errors(value, raw, mark, strict=strict)
+    if not is_storable:
+        errors.extend(islice(_find_unsupported(value), MAX_ERRORS - len(errors)))
+    return errors
+
+
+def find_member_errors(
+    usage: dict[str, object], raw: bytes, mark: str, *, strict: bool
+) -> list[ValidationError]:
+    """Return the errors of the named members of a usage that was read from `raw`."""
+    errors = find_marked_members(usage, mark)
+    # The fast check first: most usages that get here have no error in the named members.
+    if strict and not is_ordinary_usage(usage):
+        errors = [*find_rule_errors(usage), *errors]
+        if not errors and type(usage["patientId"]) not in _EXACT and not is_integer_as_sent(raw):
+            errors = [ValidationError("/patientId", PATIENT_ID_RULE)]
     return errors
 
 
@@ -187,7 +199,15 @@ def _refuse_constant(_name: str) -> None:
     raise NotJson("is not JSON: NaN and Infinity are not numbers in it")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_FLOAT_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float)
 _LONG_INTEGER_DECODER = json.JSONDecoder(
     parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=_parse_integer
 )
+
+
+def _choose_decoder(numbers: Numbers) -> json.JSONDecoder:
+    """Return the fastest decoder that keeps the values: a Python call for each number is slow."""
+    if numbers.may_be_long_integers:
+        return _LONG_INTEGER_DECODER
+    return _FLOAT_DECODER if numbers.may_exceed_doubles else _DECODER

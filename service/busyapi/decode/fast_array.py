@@ -6,6 +6,8 @@ beginning. If every piece is a list of usages, the array is the list of the same
 one comma separates two values.
 """
 
+from typing import Any
+
 from busyapi.decode.incremental import Incremental, run_to_completion
 from busyapi.decode.json_line import (
     DEPTH_LIMIT,
@@ -18,6 +20,7 @@ from busyapi.decode.json_line import (
 from busyapi.decode.limits import (
     LONG_BYTES,
     MAX_STEP_BYTES,
+    Numbers,
     count_brackets,
     max_containers,
     max_containers_in_batch,
@@ -107,6 +110,14 @@ def decode_items_fast(
     numbers = scan_numbers(items)
     if has_plain_numbers and (numbers.slow or numbers.exponents):
         return None
+    usages = parse_items(items, brackets, numbers)
+    if usages is None or not all(map(is_ordinary_usage if strict else is_object, usages)):
+        return None
+    return render_items(usages, brackets)
+
+
+def parse_items(items: bytes, brackets: int, numbers: Numbers) -> list[Any] | None:
+    """Return the values between commas; None if they need the full parser."""
     # This counts the usages' own brackets too: an ordinary usage is longer than eight bytes.
     if brackets > max_containers(len(items)) or numbers.excess or numbers.may_be_long_integers:
         return None
@@ -114,15 +125,23 @@ def decode_items_fast(
     if len(items) > LONG_BYTES and not has_few_slow_numbers(len(items), numbers.slow):
         return None
     try:
-        read = parse if numbers.may_exceed_doubles else parse_doubles
-        usages = read(b"[%b]" % items)
-        if all(map(is_ordinary_usage if strict else is_object, usages)):
-            lines = render_all(usages)
-            # Each usage has one bracket. Only the others can make one of them deep or dense.
-            if brackets <= len(lines) + DEPTH_LIMIT or not any(map(_has_many_brackets, lines)):
-                return lines
+        values: list[Any] = (parse if numbers.may_exceed_doubles else parse_doubles)(
+            b"[%b]" % items
+        )
     except (ValueError, RecursionError):
-        pass
+        return None
+    return values
+
+
+def render_items(usages: list[Any], brackets: int) -> list[bytes] | None:
+    """Return the lines of usages; None if one of them may be too deep or too dense."""
+    try:
+        lines = render_all(usages)
+    except (ValueError, RecursionError):
+        return None
+    # Each usage has one bracket. Only the others can make one of them deep or dense.
+    if brackets <= len(lines) + DEPTH_LIMIT or not any(map(_has_many_brackets, lines)):
+        return lines
     return None
 
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import msgspec
 
-from busyapi.json_float import parse_float
-
 MAX_DOUBLE_DIGITS = 18
 """Digits of a number, zeros at its start included, of which a double keeps all that count."""
-_MIN_NORMAL = sys.float_info.min
+_MIN_NORMAL, _MAX_DOUBLE = sys.float_info.min, sys.float_info.max
+_ALWAYS_DOUBLE_CHARACTERS = 4
+"""A number of so few characters is within the normal range of doubles, or 0."""
 
 DEPTH_LIMIT = 60
 """Levels of objects and arrays; the usage itself is the first. Of the common parsers the one with
@@ -41,10 +41,17 @@ def parse_number(text: str) -> float | msgspec.Raw:
     Raises:
         ValueError: the number is beyond a double. The message does not contain it.
     """
-    value = parse_float(text)
+    # The parsers call this for each float, so the usual ones come first, without further calls.
+    value = float(text)
+    if len(text) <= _ALWAYS_DOUBLE_CHARACTERS:
+        return value
     # Such a text has at most MAX_DOUBLE_DIGITS digits, because it has a point or an exponent.
     is_short = len(text) < MAX_DOUBLE_DIGITS + 2
-    if is_short and (abs(value) >= _MIN_NORMAL or not ("e" in text or "E" in text)):
+    if is_short and (_MIN_NORMAL <= value <= _MAX_DOUBLE or -_MAX_DOUBLE <= value <= -_MIN_NORMAL):
+        return value
+    if not -_MAX_DOUBLE <= value <= _MAX_DOUBLE:
+        raise ValueError("the number is beyond a double")
+    if is_short and not ("e" in text or "E" in text):
         return value
     digits, _, exponent = text.lower().partition("e")
     is_double = len(digits.replace("-", "").replace(".", "")) <= MAX_DOUBLE_DIGITS

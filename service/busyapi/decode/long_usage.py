@@ -9,7 +9,14 @@ from typing import Any
 
 import msgspec
 
-from busyapi.decode.diagnose import NOT_UTF8, TOO_DEEP, Unreadable, is_utf8, make_unreadable
+from busyapi.decode.diagnose import (
+    NOT_UTF8,
+    TOO_DEEP,
+    Unreadable,
+    find_member_errors,
+    is_utf8,
+    make_unreadable,
+)
 from busyapi.decode.incremental import Incremental
 from busyapi.decode.json_line import (
     DEPTH_LIMIT,
@@ -29,12 +36,11 @@ from busyapi.decode.limits import (
 )
 from busyapi.decode.split import describe_error, find_syntax_error, replace_surrogates
 from busyapi.decode.surrogates import (
-    find_marked_members,
     mark_unpaired,
     may_hold_surrogates,
     replace_marks,
 )
-from busyapi.decode.validation import convert_whole_numbers, find_rule_errors
+from busyapi.decode.validation import convert_whole_numbers
 from busyapi.errors import InvalidUsage, ValidationError
 
 NUMBER_TOO_LARGE = (
@@ -67,8 +73,7 @@ def read_long_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
         if measure_depth(value) > DEPTH_LIMIT:
             raise Unreadable(TOO_DEEP)
         yield
-    errors = list(find_rule_errors(value)) if strict else []
-    errors += find_marked_members(value, mark)
+    errors = find_member_errors(value, raw, mark, strict=strict)
     if errors:
         raise InvalidUsage(errors)
     if strict:

@@ -10,13 +10,17 @@ changed: two patients could become one.
 import re
 
 from busyapi.decode.incremental import Incremental
+from busyapi.decode.json_line import parse, render
 from busyapi.errors import ValidationError
 
-REPLACEMENT = "\ufffd"
+_REPLACEMENT = "\ufffd".encode()
 _STEP_SURROGATES = 1_000
 """Unpaired surrogates that are replaced without a break: about 0.5 ms."""
 _NAMED = ("patientId", "medication")
 DETAIL = "holds an unpaired surrogate, which is not a character"
+
+# U+FDD0 to U+FDEF are noncharacters: no text needs them.
+_MARKS = tuple((chr(n), b"\\u%04x" % n, chr(n).encode()) for n in range(0xFDD0, 0xFDF0))
 
 # Matches everything up to the next unpaired surrogate, from the end of the one before. `search`
 # would begin again inside an escape, and take quadratic time. A pair is `\uD8…` to `\uDB…`, then
@@ -55,24 +59,30 @@ def mark_unpaired(raw: bytes) -> Incremental[tuple[bytes, str]]:
 
 
 def _choose_mark(raw: bytes) -> str:
-    # U+FDD0 to U+FDEF are noncharacters: no text needs them. If a body has all of them, the last
-    # one is replaced too.
+    # If a body has all of them, the last one is replaced too.
     lower = raw.lower()
-    for code in range(0xFDD0, 0xFDEF):
-        if b"\\u%04x" % code not in lower and chr(code).encode() not in raw:
-            return chr(code)
-    return chr(0xFDEF)
+    for mark, escape, encoded in _MARKS:
+        if escape not in lower and encoded not in raw:
+            return mark
+    return _MARKS[-1][0]
 
 
 def find_marked_members(usage: dict[str, object], mark: str) -> list[ValidationError]:
     """Return an error for each named member that had an unpaired surrogate."""
+    if not mark:
+        return []
     return [
         ValidationError(f"/{name}", DETAIL)
         for name in _NAMED
-        if type(text := usage.get(name)) is str and mark and mark in text
+        if type(text := usage.get(name)) is str and mark in text
     ]
 
 
 def replace_marks(line: bytes, mark: str) -> bytes:
     """Return a line with U+FFFD in place of each mark."""
-    return line.replace(mark.encode(), REPLACEMENT.encode()) if mark else line
+    if not mark:
+        return line
+    has_replacement = _REPLACEMENT in line
+    line = line.replace(mark.encode(), _REPLACEMENT)
+    # Two names of an object may have become one. The last one counts, as for any repeated name.
+    return render(parse(line)) if has_replacement else line

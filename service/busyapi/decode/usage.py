@@ -60,10 +60,8 @@ def read_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
     raise MalformedBody(f"The body {reason}.")
 
 
-def read_line(raw: bytes, *, strict: bool, fast_decoder_failed: bool = False) -> Incremental[bytes]:
+def read_line(raw: bytes, *, strict: bool) -> Incremental[bytes]:
     """Return the line of a usage that may be one of many.
-
-    `fast_decoder_failed`: the fast decoder did not accept it, so only the full parser reads it.
 
     Raises:
         Unreadable: in the cases in which read_usage raises MalformedBody.
@@ -73,13 +71,23 @@ def read_line(raw: bytes, *, strict: bool, fast_decoder_failed: bool = False) ->
     if len(raw) > LONG_BYTES:
         line = yield from read_long_usage(raw, strict=strict)
         return line
-    fast_line = None if fast_decoder_failed else decode_fast(raw, strict=strict)
-    if fast_line:
-        return fast_line
     mark = ""
     if may_hold_surrogates(raw):
         raw, mark = yield from mark_unpaired(raw)
-    return replace_marks(_decode_with_diagnosis(raw, mark, strict=strict), mark)
+    numbers = scan_numbers(raw)
+    # If each float needs a Python call, only one of the two parsers makes these calls.
+    value = None if numbers.may_exceed_doubles else _parse_fast(raw)
+    is_storable = value is not None
+    if value is None:
+        value = parse_json(raw, numbers)
+    if len(raw) > SHALLOW_BYTES and is_too_dense(raw):
+        raise InvalidUsage([ValidationError("", TOO_DENSE)])
+    errors = find_errors(value, raw, mark, strict=strict, is_storable=is_storable)
+    if errors:
+        raise InvalidUsage(errors)
+    if strict:
+        convert_whole_numbers(value)
+    return replace_marks(render(value), mark)
 
 
 def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
@@ -115,13 +123,9 @@ def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
     return None
 
 
-def _decode_with_diagnosis(raw: bytes, mark: str, *, strict: bool) -> bytes:
-    value: Any = parse_json(raw)
-    if is_too_dense(raw):
-        raise InvalidUsage([ValidationError("", TOO_DENSE)])
-    errors = find_errors(value, raw, mark, strict=strict)
-    if errors:
-        raise InvalidUsage(errors)
-    if strict:
-        convert_whole_numbers(value)
-    return render(value)
+def _parse_fast(raw: bytes) -> Any:
+    """Return the value of JSON that has only doubles; None if it needs the full parser."""
+    try:
+        return parse_doubles(raw)
+    except (ValueError, RecursionError):
+        return None

@@ -53,10 +53,11 @@ def is_ordinary_usage(value: object) -> bool:
             return False
     elif not is_patient_id(patient):
         return False
-    if type(timestamp) is int:
-        return MIN_PLAUSIBLE_MS <= timestamp < MAX_PLAUSIBLE_MS
-    is_plain = type(timestamp) is str and match_plain_timestamp(timestamp) is not None
-    return is_plain or (is_timestamp(timestamp) and is_plausible(timestamp))
+    if type(timestamp) is str:
+        return match_plain_timestamp(timestamp) is not None or (
+            is_timestamp(timestamp) and is_plausible(timestamp)
+        )
+    return type(timestamp) is int and MIN_PLAUSIBLE_MS <= timestamp < MAX_PLAUSIBLE_MS
 
 
 def is_patient_id(value: object) -> bool:
@@ -87,7 +88,7 @@ def convert_whole_numbers(usage: dict[str, object]) -> None:
 IS_REQUIRED = "is required: "
 """How the error of a missing member begins."""
 
-_PATIENT_ID_RULE = (
+PATIENT_ID_RULE = (
     f"must be a string of 1 to {MAX_PATIENT_ID_LENGTH} characters,"
     f" or an integer from -{MAX_PATIENT_NUMBER} to {MAX_PATIENT_NUMBER}"
 )
@@ -98,7 +99,7 @@ _TIMESTAMP_RULE = (
 _MEDICATION_RULE = f"must be a string of 1 to {MAX_MEDICATION_LENGTH} characters"
 
 _RULES = {
-    "patientId": (is_patient_id, _PATIENT_ID_RULE),
+    "patientId": (is_patient_id, PATIENT_ID_RULE),
     "timestamp": (is_timestamp, _TIMESTAMP_RULE),
     "medication": (is_medication, _MEDICATION_RULE),
 }

@@ -1,7 +1,9 @@
 """The command `busyapi dev` and its options."""
 
 import argparse
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,8 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
         type=whole_number(1, MAX_CHILDREN, "a number of partitions"),
         default=settings.partitions,
         metavar="N",
-        help="fixed by the first start in a folder (default: BUSYAPI_PARTITIONS, now %(default)s)",
+        help="may grow, and shrink again to that of the folder's first start (default:"
+        " BUSYAPI_PARTITIONS, now %(default)s)",
     )
     parser.add_argument(
         "--state",
@@ -89,23 +92,30 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
             port=options.port,
             processes=options.processes,
             partitions=options.partitions,
+            existing=_count_partitions(options.state, options.partitions),
             state=options.state.absolute(),
             redis_url=options.redis or "",
             settings=settings,
             environment=environment,
         )
-        _check_partitions(plan)
         return run(plan)
 
     parser.set_defaults(run=run)
 
 
-def _check_partitions(plan: Plan) -> None:
-    # Before a flusher of a new partition creates a folder for it.
-    existing = len(list((plan.state / "archive").glob("p[0-9][0-9]*")))
-    if existing not in {0, plan.partitions}:
-        raise ConfigError(
-            f"{format_path(plan.state)} was created with {existing} partitions, which cannot"
-            f" change. Type: {format_this_command('--partitions', str(existing))}; or choose"
-            " another folder with --state"
-        )
+def _count_partitions(state: Path, partitions: int) -> int:
+    """Return how many partitions an existing state folder has.
+
+    Raises:
+        ConfigError: it cannot have so few.
+    """
+    archive = state / "archive"
+    with suppress(OSError, ValueError, KeyError):
+        base: int = json.loads((archive / "p00" / "partition.json").read_text())["partitions"]
+        if partitions < base:
+            raise ConfigError(
+                f"{format_path(state)} was created with {base} partitions, and cannot have fewer."
+                f" Type: {format_this_command('--partitions', str(base))}; or choose another"
+                " folder with --state"
+            )
+    return len(list(archive.glob("p[0-9][0-9]*")))

@@ -35,11 +35,14 @@ class Plan:
     port: int
     processes: int
     partitions: int
+    """The number of partitions to which the API posts."""
     state: Path
     redis_url: str
     """Empty: start a Valkey."""
     settings: Settings
     environment: Mapping[str, str]
+    existing: int = 0
+    """The number of partitions that the folder has already. Those that left keep their flushers."""
 
     def __post_init__(self) -> None:
         """Refuse a plan that cannot run.
@@ -78,10 +81,15 @@ class Plan:
             ),
             *(
                 Port(number, f"flusher-{n}", "BUSYAPI_FLUSHER_PORT", flusher, count)
-                for count in [self.partitions]
+                for count in [self.flushers]
                 for n, number in enumerate(range(flusher, flusher + count))
             ),
         ]
+
+    @property
+    def flushers(self) -> int:
+        """Return the number of flushers."""
+        return max(self.partitions, self.existing)
 
     @property
     def reachable_host(self) -> str:

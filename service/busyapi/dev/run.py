@@ -33,7 +33,7 @@ def run(plan: Plan) -> int:
     screen = Screen(sys.stdout)
     with lock_state_folder(plan.state, screen.print_lines) as folder, ExitStack() as ports:
         valkey_port = ports.enter_context(reserve_port())
-        archive_ports = [ports.enter_context(reserve_port()) for _ in range(plan.partitions)]
+        archive_ports = [ports.enter_context(reserve_port()) for _ in range(plan.flushers)]
         folder.ensure_secret(plan.archive_secret)
         # After the folder: children of an earlier run may have held the ports until now.
         for port in plan.ports():

@@ -37,8 +37,10 @@ class Stack:
         url = plan.redis_url or f"redis://127.0.0.1:{valkey_port}"
         valkeys = [] if plan.redis_url else [valkey_program(plan, folder, valkey_port)]
         environment = plan.child_environment(url, archive_ports)
+        # Flushers get the largest number that there ever was.
+        largest = {"BUSYAPI_PARTITIONS": str(plan.flushers)}
         flushers = [
-            flusher_program(plan, folder, environment, partition, port)
+            flusher_program(plan, folder, environment | largest, partition, port)
             for partition, port in enumerate(archive_ports)
         ]
         apis = [api_program(plan, folder, environment, n) for n in range(plan.processes)]

@@ -19,8 +19,8 @@ from busyapi.errors import ArchiveDamaged, ArchiveFull, RedisUnavailable
 from busyapi.failpoints import failpoint
 from busyapi.flusher.holder_check import (
     ArchiveEvidence,
+    find_doubt,
     find_missing_data,
-    has_restarted,
     read_evidence,
 )
 from busyapi.flusher.holder_record import HolderRecord
@@ -29,7 +29,7 @@ from busyapi.flusher.retry import LastingProblem
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
-from busyapi.stream.sentinel import read_primary, start_failover
+from busyapi.stream.sentinel import read_primary, repeat_failover, start_failover
 
 log = structlog.get_logger()
 
@@ -72,7 +72,7 @@ class HolderPromoter:
         self, endpoint: Endpoint, record_choice: Callable[[str, float], Awaitable[None]]
     ) -> None:
         self._endpoint, self._record_choice = endpoint, record_choice
-        self._down_since: float | None = None
+        self._down = LastingProblem(WAIT_FOR_HOLDERS_SECONDS)
 
     async def promote(
         self, holders: Holders, archive: ArchiveEvidence, own_run_id: str, *, is_lost: bool
@@ -90,11 +90,9 @@ class HolderPromoter:
             or not (primary.is_suspected or is_lost)
             or (not primary.is_down and await self._is_working(primary.address))
         ):
-            self._down_since = None
+            self._down.end()
             return Promotion()
-        now = monotonic()
-        if self._down_since is None:
-            self._down_since = now
+        may_wait = not self._down.has_lasted("the primary is down")
         key_names = endpoint.key_names(0)
         servers = await asyncio.gather(
             *(
@@ -104,7 +102,6 @@ class HolderPromoter:
         )
         if any(server.is_primary and server.data.run_id == own_run_id for server in servers):
             return Promotion()  # this flusher uses it already
-        may_wait = now - self._down_since < WAIT_FOR_HOLDERS_SECONDS
         chosen, reason = choose_holder(list(servers), holders, archive, may_wait=may_wait)
         if chosen is None:
             is_pending = bool(reason) and primary.is_suspected
@@ -148,13 +145,24 @@ class Failover:
         """Why no failover is possible, "" if one is, or none is expected."""
         self._logged = ""
         self._blocking = LastingProblem(MIN_BLOCKED_SECONDS)
+        self._replacing = LastingProblem(MIN_BLOCKED_SECONDS)
 
-    def note_report(self, report: ServerReport) -> None:
+    async def note_report(
+        self, partition: OwnedPartition, primary: str, report: ServerReport, holders: Holders
+    ) -> None:
         """Note what the Sentinels say while the primary works.
+
+        They may name another server for a second after a failover. If that lasts, the Sentinel
+        which executed it was lost, and another one must promote the same server again.
 
         Without Sentinels no failover is expected; the nodes of a cluster are not asked.
         """
         obstacle = report.view.failover_obstacle if report.view else "no Sentinel answers"
+        replacement = report.view.find_replacement(primary) if report.view else ""
+        if self._replacing.has_lasted(replacement):
+            obstacle = obstacle or replacement
+            if primary in holders.raised:
+                await partition.await_with_lease(repeat_failover(self._endpoint))
         if report.mode != "sentinel":
             obstacle = ""
         if obstacle and obstacle != self.obstacle:
@@ -180,10 +188,14 @@ class Failover:
                 f"the Sentinels find the primary {primary.address} down: {refusal}"
             )
 
+    def forget_refusal(self) -> None:
+        """Record that another server is used: commits may have been refused on the former one."""
+        self._refused.end()
+
     def end(self) -> None:
         """Record that the primary answers."""
         self._logged = ""
-        self._blocking.has_lasted("")
+        self._blocking.end()
 
     async def run(
         self, writer: PartitionWriter, stopping: asyncio.Event, own_run_id: str, *, is_lost: bool
@@ -243,8 +255,8 @@ def choose_holder(
     if not candidates:
         return Choice(None, "; ".join(reasons))
     best = max(candidates, key=lambda server: _rank(server, holders))
-    if may_wait and has_restarted(best.data, holders) and reasons:
-        waiting = f"{best.address} has restarted: the flusher waits for the other holders"
+    if may_wait and reasons and (doubt := find_doubt(best.data, holders)):
+        waiting = f"{best.address} {doubt}: the flusher waits for the other holders"
         return Choice(None, "; ".join([waiting, *reasons]))
     return Choice(best)
 
@@ -263,7 +275,7 @@ def _find_obstacle(server: ReplicaServer, holders: Holders, archive: ArchiveEvid
 def _rank(server: ReplicaServer, holders: Holders) -> tuple[bool, bool, int, int]:
     # Offsets of servers that have restarted cannot be compared: each begins a new count.
     return (
-        not has_restarted(server.data, holders),
+        not find_doubt(server.data, holders),
         server.address in holders.raised,
         server.data.seq or 0,
         server.offset,

@@ -1,7 +1,7 @@
 """Replaces a primary that works, because it is about to stop or an operator asks for it.
 
 The request is a key with an expiry, `busyapi:{0}:handover`, that names the primary. Commits
-continue while the flusher raises the priority of a holder, and until a Sentinel has read that
+continue while the flusher raises the priority of a holder, and until the Sentinels have read that
 priority, up to ten seconds later. Then the primary pauses its writes, and the holder replaces it.
 
 Each step keeps the rule of `replicas`: the holder must confirm every commit until the end.
@@ -21,7 +21,7 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
 from busyapi.stream.replica_store import PrimaryReplicas, ReplicaStore
-from busyapi.stream.sentinel import Start, read_primary, start_handover
+from busyapi.stream.sentinel import Start, find_unready, read_primary, start_handover
 
 log = structlog.get_logger()
 
@@ -50,6 +50,7 @@ class Handover:
         self._next_step = 0.0
         self._logged = ""
         self._unstarted = LastingProblem(MAX_START_SECONDS)
+        self._unready = LastingProblem(MAX_START_SECONDS)
 
     def is_due(self, partition: OwnedPartition) -> bool:
         """Return whether there is something to do."""
@@ -70,11 +71,12 @@ class Handover:
             if partition.handover:
                 await self._end(partition, primary, holders)
             self.chosen = self._logged = ""
-            self._unstarted.has_lasted("")
+            self._unstarted.end()
+            self._unready.end()
             return
         try:
             reason = refusal or await self._choose(primary, holders)
-            start = Start(reason) if reason else await start_handover(self._endpoint)
+            start = Start(reason) if reason else await self._start()
             if not start.refusal:
                 await self._wait_for_switch(partition.replicas, start)
             elif self._unstarted.has_lasted(start.refusal):
@@ -119,6 +121,17 @@ class Handover:
         self.chosen = best.address
         log.warning("handover_started", primary=primary.address, chosen=best.address)
         return ""
+
+    async def _start(self) -> Start:
+        """Start the failover once every Sentinel that answers can finish it.
+
+        The one that executes it may die as soon as it has promoted the server. Then the primary is
+        a replica already, and the others must be able to promote the same server.
+        """
+        unready = await find_unready(self._endpoint, self.chosen)
+        if unready and not self._unready.has_lasted(unready):
+            return Start(unready)
+        return await start_handover(self._endpoint)
 
     async def _wait_for_switch(self, store: ReplicaStore, start: Start) -> None:
         """Wait until the primary has become a replica.

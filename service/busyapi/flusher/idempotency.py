@@ -18,7 +18,7 @@ from time import monotonic
 
 import structlog
 
-from busyapi.archive.idempotency_log import IdempotencyLog, LogPart, read_part
+from busyapi.archive.idempotency_log import IdempotencyLog, LogPart, find_last_seq, read_part
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveFull, describe_for_log
 from busyapi.failpoints import failpoint
@@ -51,13 +51,13 @@ class IdempotencyKeeper:
     keys.
     """
 
-    def __init__(self, ttl_seconds: float, max_keys: int, partitions: int = 1) -> None:
+    def __init__(self, ttl_seconds: float, max_keys: int) -> None:
         self.max_keys = max_keys or DEFAULT_MAX_KEYS
         """The maximum number of known keys, as of the last `update_max_keys`."""
         self.key_count = 0
         """The number of known keys, -1 if the ACL of Redis does not allow to count them."""
         self._configured_max_keys = max_keys
-        self._partitions = partitions
+        self._base = 1
         self._generation_ms = int(ttl_seconds * 1000 / GENERATIONS_PER_TTL) + 1
         self._log: IdempotencyLog | None = None
         self._age_ms = 0.0
@@ -70,8 +70,11 @@ class IdempotencyKeeper:
 
     async def load(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
         """Load the archive's key files, and the state of the rotation from Redis."""
-        if self._log is not writer.idempotency_log:
-            self._log, self._archived_seq = writer.idempotency_log, Seq(0)
+        # The server may be another one, with other keys at the seqs that were archived already. A
+        # key that is in the files twice is harmless.
+        self._log, self._archived_seq = writer.idempotency_log, Seq(0)
+        # Partitions that were added get no posts with a key.
+        self._base = writer.identity.strides.base
         rotation = await partition.idempotency.read_rotation()
         files = writer.idempotency_log
         # The larger generation is right: a new one is written to the files first, then to Redis,
@@ -85,7 +88,7 @@ class IdempotencyKeeper:
 
     def update_max_keys(self, memory_max_bytes: int) -> None:
         """Compute the budget, from Redis's memory (0 for no limit) unless a setting gives it."""
-        share = memory_max_bytes // (MEMORY_SHARE * REDIS_KEY_BYTES * self._partitions)
+        share = memory_max_bytes // (MEMORY_SHARE * REDIS_KEY_BYTES * self._base)
         self.max_keys = self._configured_max_keys or (
             share if memory_max_bytes else DEFAULT_MAX_KEYS
         )
@@ -155,8 +158,7 @@ class IdempotencyKeeper:
             return key.last_seq <= writer.cursor and not is_lost
 
         count = 0
-        oldest = self._files.generation - GENERATIONS_PER_TTL
-        for part in [part for part in self._files.parts if part.generation >= oldest]:
+        for part in self._known_parts:
             keys = self._read_part(part)
             while chunk := await asyncio.to_thread(lambda: list(islice(keys, RESTORE_BATCH))):  # noqa: B023 - awaited at once
                 records = [key for key in chunk if has_usages(key)]
@@ -166,6 +168,22 @@ class IdempotencyKeeper:
                 count += len(records)
         if count:
             log.info("idempotency_keys_restored", keys=count)
+
+    async def find_last_seq(self) -> Seq:
+        """Return the largest seq of a key that `restore` would restore if its usages existed."""
+        last_seq = Seq(0)
+        for part in self._known_parts:
+            try:
+                last_seq = await asyncio.to_thread(find_last_seq, part, last_seq)
+            except OSError as error:
+                detail = describe_for_log(error)
+                log.error("idempotency_log_damaged", file=part.path.name, detail=detail)
+        return last_seq
+
+    @property
+    def _known_parts(self) -> list[LogPart]:
+        oldest = self._files.generation - GENERATIONS_PER_TTL
+        return [part for part in self._files.parts if part.generation >= oldest]
 
     def _read_part(self, part: LogPart) -> Iterator[IdempotencyRecord]:
         damaged_lines = 0

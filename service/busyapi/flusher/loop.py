@@ -8,7 +8,6 @@ A failed fsync ends the process; the next start writes a new file.
 """
 
 import asyncio
-import time
 from asyncio import to_thread
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +27,7 @@ from busyapi.errors import (
     LeaseLost,
     NotSeeded,
     RedisUnavailable,
+    WaitingForParent,
     describe_for_log,
 )
 from busyapi.failpoints import failpoint
@@ -35,18 +35,18 @@ from busyapi.flusher import retry
 from busyapi.flusher.buffer import FlushBuffer
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import PartitionConfig
+from busyapi.flusher.pause import WidenTimer, reseed_wider
+from busyapi.flusher.record import doubt_reason
 from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.resources import FlusherResources
-from busyapi.flusher.seed import WITHOUT_JUMP, doubt_reason, seed_partition
-from busyapi.flusher.stats import StageTimes, measure_volume, record_flush
+from busyapi.flusher.seed import WITHOUT_JUMP, seed_partition
+from busyapi.flusher.stats import ArchiveAge, StageTimes, measure_volume, record_flush
 from busyapi.stream.partition import OwnedPartition
 from busyapi.telemetry.metrics import FlusherMetrics
 
 log = structlog.get_logger()
 
 INSPECT_INTERVAL_SECONDS = 1.0
-MAX_IDLE_CYCLE_SECONDS = 3.0
-"""A cycle without new usages takes a second. A longer one could not read the stream."""
 
 
 class Flusher:
@@ -64,22 +64,21 @@ class Flusher:
     ) -> None:
         self.not_ready_reason = "starting"
         """Why this flusher is not ready, "" if it is ready."""
+        self.is_waiting = False
+        """Not ready, but only because another partition has to make room for its ids."""
         self.durability_trust = ""
         """The value of BUSYAPI_REDIS_TRUST if this flusher's Redis needs it."""
         self._config = config
         self._resources = FlusherResources(config, folder, connect)
-        self._metrics, self._idempotency_keys = metrics, idempotency_keys
-        self._replicas = replicas
+        self._metrics, self._replicas = metrics, replicas
+        self._idempotency_keys = idempotency_keys
         self._buffer: FlushBuffer | None = None
         self._stopping = asyncio.Event()
         self._next_inspect, self._retention_refused = 0.0, False
-        self._retry = retry.RetryDelay()
+        self._retry, self._age = retry.RetryDelay(), ArchiveAge()
+        self._widen_timer = WidenTimer(config)
         self._durability_error = self._replica_error = ""
         metrics.bound_usages.set(config.bound)
-        self._archived_until = time.time()
-        """Every usage received before this time is archived, as of the last cycle."""
-        self._caught_up = True
-        """The last cycle archived every issued seq."""
         metrics.oldest_unarchived_seconds.set_function(self._oldest_seconds)
         metrics.failover_impossible.set_function(lambda: bool(replicas.failover.obstacle))
 
@@ -170,7 +169,7 @@ class Flusher:
         reason = "; ".join(filter(None, (describe_for_log(error), detail)))
         if reason != self.not_ready_reason:
             log.warning("flusher_not_ready", reason=type(error).__name__, detail=reason)
-        self.not_ready_reason = reason
+        self.not_ready_reason, self.is_waiting = reason, isinstance(error, WaitingForParent)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
@@ -180,6 +179,16 @@ class Flusher:
             self.report_damage(writer)
             await self._seed(partition, writer)
         await self.run_cycle()
+        await self._widen_stride()
+
+    async def _widen_stride(self) -> None:
+        """Make room for ids of new partitions, when few usages wait: commits stop meanwhile."""
+        writer, partition, _ = self._require_running()
+        if self._widen_timer.is_due(writer, self._age.backlog):
+            try:
+                await reseed_wider(partition, writer, self._config, self._idempotency_keys)
+            finally:  # the former buffer would read on from before the cursor
+                self._buffer = FlushBuffer(writer.cursor, self._idempotency_keys)
 
     def report_damage(self, writer: PartitionWriter) -> None:
         """Log and count damage that was not reported yet."""
@@ -230,11 +239,7 @@ class Flusher:
             log.error("entry_quarantined", first_seq=entry.first, last_seq=entry.last, why=why)
         times = StageTimes(started, filled, written, monotonic())
         record_flush(self._metrics, usages, appends, times)
-        self._caught_up = issued <= writer.cursor
-        if self._caught_up:
-            self._archived_until = time.time()
-        elif newest_ms:
-            self._archived_until = newest_ms / 1000
+        self._age.record_cycle(issued - writer.cursor, newest_ms)
         if await partition.await_with_lease(to_thread(writer.roll_if_due)):
             self._metrics.segments_finished.inc()
         await self._inspect(partition)
@@ -278,7 +283,7 @@ class Flusher:
                 log.warning("durability_not_met", detail=self._durability_error)
             else:
                 log.info("flusher_ready", cursor=writer.cursor)
-        self.not_ready_reason = self._durability_error
+        self.not_ready_reason, self.is_waiting = self._durability_error, False
         self._retry.reset()
         self._metrics.flusher_ready.set(0 if self._durability_error else 1)
         self._metrics.halted.set(0)
@@ -289,9 +294,4 @@ class Flusher:
         measure_volume(self._metrics, self.writer)
 
     def _oldest_seconds(self) -> float:
-        """Return the age of the oldest unarchived usage; if unknown, the largest possible age."""
-        oldest = self._buffer.oldest_ms if self._buffer else None
-        age = time.time() - (oldest / 1000 if oldest else self._archived_until)
-        if oldest is None and self._caught_up and age < MAX_IDLE_CYCLE_SECONDS:
-            return 0.0
-        return max(0.0, age)
+        return self._age.seconds(self._buffer.oldest_ms if self._buffer else None)

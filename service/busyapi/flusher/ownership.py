@@ -16,7 +16,7 @@ from busyapi.stream.state import PartitionState
 
 
 class PartitionConfig(NamedTuple):
-    """The settings that are fixed at install, and the tier."""
+    """The partition and its settings."""
 
     partition: int
     partitions: int
@@ -59,7 +59,8 @@ def check_config(
 
     Raises:
         LossSuspected: the partition was seeded from another archive.
-        PartitionMismatch: Redis has another number of partitions, or the archive another prefix.
+        PartitionMismatch: the installation cannot have so few partitions, or the archive has
+            another prefix.
     """
     if archive.prefix not in {"", prefix}:
         raise PartitionMismatch(
@@ -67,10 +68,10 @@ def check_config(
             f" says {prefix}: set it to {archive.prefix}. It is fixed at install, and usages under"
             " it may not be archived yet"
         )
-    if state.partitions not in {None, config.partitions}:
+    if state.strides and config.partitions < state.strides.base:
         raise PartitionMismatch(
-            f"Redis was installed with {state.partitions} partitions, BUSYAPI_PARTITIONS says"
-            f" {config.partitions}: set it to {state.partitions}. The number is fixed at install"
+            f"Redis was installed with {state.strides.base} partitions, BUSYAPI_PARTITIONS says"
+            f" {config.partitions}: it cannot be less than at install"
         )
     if _belongs_to_other_archive(state, archive):
         raise LossSuspected(

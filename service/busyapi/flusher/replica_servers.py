@@ -79,8 +79,7 @@ class ReplicaServers:
         if is_sentinel:
             view = await partition.await_with_lease(read_view(endpoint))
         if endpoint.mode == "cluster":
-            nodes = list_replicas(endpoint, store.connection)
-            cluster = await partition.await_with_lease(nodes)
+            cluster = await partition.await_with_lease(list_replicas(endpoint, store.connection))
         else:
             refusal = self._check_primary(primary.address, holders, await store.read_settings())
         promotable = view.promotable if view else frozenset()
@@ -118,10 +117,9 @@ class ReplicaServers:
         """
         if data.run_id in self._tested or address in self._lowered_at:
             return ""
-        if problem := await lower_priority(self._endpoint, address):
-            return problem
-        self._tested.add(data.run_id)
-        return ""
+        if not (problem := await lower_priority(self._endpoint, address)):
+            self._tested.add(data.run_id)
+        return problem
 
     async def clear_raised(
         self, holders: Holders, primary: PrimaryReplicas, report: ServerReport, keep: str
@@ -137,6 +135,8 @@ class ReplicaServers:
         cleared, problem, now = set(), "", monotonic()
         for address in holders.raised - {keep}:
             is_primary = address == primary.address
+            if is_primary and report.view and report.view.find_replacement(address):
+                continue  # Sentinels that name another one must still be able to promote it
             server = report.servers.get(address)
             if not is_primary and not (server and _is_same_server(server, primary, holders)):
                 self._lowered_at.pop(address, None)

@@ -41,6 +41,7 @@ from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_store import PrimaryReplicas
 from busyapi.stream.replicas import ReplicaRecord, describe_servers, describe_unconfirmed
 from busyapi.stream.sentinel import read_primary
+from busyapi.stream.successor import replace_successors
 
 log = structlog.get_logger()
 
@@ -81,7 +82,7 @@ class ReplicaKeeper:
         Raises:
             DurabilityNotMet: it may lack some.
         """
-        self._last, self._handover.chosen = None, ""
+        self._last, self._handover.chosen, self._predecessors = None, "", ()
         if not self._is_enabled:
             if await self._record.delete():
                 log.warning("holders_deleted", detail="Sentinels promote no server by themselves")
@@ -95,8 +96,8 @@ class ReplicaKeeper:
             connection.is_replaced = partial(self._is_replaced, connection.address)
         primary = await partition.replicas.read()
         if primary.server_id != self._server_id:
-            self._refused_since = None
-        self._server_id = primary.server_id
+            self._server_id, self._refusal = primary.server_id, ""
+            self.failover.forget_refusal()
         if not partition.replicas.is_decider:
             if primary.record is None or primary.record.server_id != primary.server_id:
                 raise DurabilityNotMet(
@@ -109,8 +110,7 @@ class ReplicaKeeper:
             only = Holders({primary.address: primary.data.run_id})
             await self._record.add(only, partition, writer)
             log.warning("primary_accepted", server=primary.address)
-            self._predecessors = ()
-            return self._predecessors
+            return ()
         holders = await self._record.read()
         if holders.processes and (doubt := self._find_doubt(primary, holders, writer)):
             raise DurabilityNotMet(
@@ -151,7 +151,7 @@ class ReplicaKeeper:
             raise NotSeeded("the server's replication history has changed")
         self.failover.end()
         if not partition.replicas.is_decider:
-            self._endpoint.successors.update(primary.view.listed)
+            replace_successors(self._endpoint.successors, primary.view.listed)
             self._refusal = describe_unconfirmed(
                 primary.record, primary.view, primary.server_id, self._minimum
             )
@@ -189,7 +189,7 @@ class ReplicaKeeper:
             # The operator has given up the server that a failover may still promote.
             holders = await self._record.remove(holders._replace(raised=frozenset()))
         report = await self._servers.inspect(partition, primary, holders)
-        self.failover.note_report(report)
+        await self.failover.note_report(partition, primary.address, report, holders)
         holders, problem = await self._servers.clear_raised(
             holders, primary, report, keep=self._handover.chosen
         )
@@ -220,7 +220,8 @@ class ReplicaKeeper:
         record = ReplicaRecord(
             primary.server_id, confirming, primary.view.syncs, refusal, self._predecessors
         )
-        is_done = record == primary.record and (refusal or holders.processes == processes)
+        is_written = (holders.processes, holders.replid) == (processes, primary.replid)
+        is_done = record == primary.record and (refusal or is_written)
         if not is_done and not refusal:
             # First: from here on the server that leaves is never promoted.
             kept = {
@@ -237,7 +238,7 @@ class ReplicaKeeper:
         if not is_done and not refusal and not problem:
             # Last: the new holders have confirmed everything that was committed before the record.
             seq = Seq(max(holders.seq, primary.data.seq or 0))
-            grown = holders._replace(processes=processes, seq=seq)
+            grown = holders._replace(processes=processes, seq=seq, replid=primary.replid)
             holders = await self._record.add(grown, partition, writer)
         self._report(primary, holders, confirming, refusal)
         self._last = primary._replace(record=record)
@@ -295,6 +296,5 @@ class ReplicaKeeper:
         holders = await self._record.read()
         await self._record.remove(holders._replace(raised=holders.raised | {address}))
         # This flusher waits for this server only: no other may become the primary.
-        self._endpoint.successors.clear()
-        self._endpoint.successors.add(address)
+        replace_successors(self._endpoint.successors, {address})
         failpoint("failover-after-choice")

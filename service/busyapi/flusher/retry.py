@@ -89,6 +89,10 @@ class LastingProblem:
         self._seconds = seconds
         self._since: float | None = None
 
+    def end(self) -> None:
+        """Record that there is no problem."""
+        self._since = None
+
     def has_lasted(self, problem: str) -> bool:
         """Return whether there has been a problem for long enough; "" means no problem."""
         now = monotonic()

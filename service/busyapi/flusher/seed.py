@@ -6,8 +6,9 @@
     Redis and archive are empty,            a fresh install: seq 0
       and no id was ever issued
     a server that confirmed every commit    continue: no device has an id that it lacks. If the
-      of the server in the record             archive has usages that it lacks, a new epoch, so
-                                              that no committer retries their batches
+      of the server in the record             archive has usages, strides or keys of usages that it
+                                              lacks, a new epoch, so that no committer retries
+                                              their batches. Ids of keys without usages stay unused
     another archive, or one that is         halt: usages may be lost, and an operator decides
       behind the record in Redis
     anything else                           jump: a tail may be lost, so no id up to
@@ -18,12 +19,11 @@ docs/explanation/ids-and-epochs.md explains the table. `ownership` makes the che
 
 import asyncio
 from collections.abc import Collection
-from datetime import UTC, datetime
-from secrets import token_hex
-from typing import Any
+from contextlib import suppress
 
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import DurabilityNotMet
+from busyapi.errors import ArchiveFull
+from busyapi.failpoints import failpoint
 from busyapi.flusher.buffer import drain_stream
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import (
@@ -32,11 +32,19 @@ from busyapi.flusher.ownership import (
     check_config,
     check_original_known,
 )
+from busyapi.flusher.pause import end_pause, is_paused
+from busyapi.flusher.record import (
+    doubt_reason,
+    make_record,
+    mint_epoch,
+    require_tier,
+    write_record,
+)
+from busyapi.flusher.strides import settle_strides, widen_stride
 from busyapi.ids import Seq
-from busyapi.stream.durability import ServerInfo
-from busyapi.stream.entry import MAX_VERSION
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.snapshot import PartitionSnapshot
+from busyapi.stream.state import PartitionState
 
 FRESH, SAME = "fresh install", "same history"
 REPLACED = "a server that confirmed every commit"
@@ -66,22 +74,34 @@ async def seed_partition(
     """
     snapshot = await partition.read_snapshot()
     await _check_archive(partition, writer, config, snapshot)
+    await settle_strides(partition, writer, config, snapshot.state)
     await idempotency_keys.load(partition, writer)
     idempotency_keys.update_max_keys(snapshot.server.memory_max_bytes)
-    if snapshot.is_empty and writer.cursor == 0 and not writer.identity.is_seeded:
+    # A partition that was added begins behind a gap.
+    before_start = writer.cursor in {0, writer.identity.strides.start - 1}
+    if snapshot.is_empty and before_start and not writer.identity.is_seeded:
         await _seed_fresh_install(partition, writer, config, snapshot)
         return FRESH
+    if is_paused(snapshot, writer):  # a flusher died while it widened the stride
+        paused = snapshot.state.paused
+        await end_pause(partition, writer, config, idempotency_keys, paused)
+        return SAME
     state = snapshot.state
-    has_all = state.server_id in predecessors and bool(state.epoch) and state.seq is not None
-    if has_all and (state.seq or 0) < writer.cursor:
-        await _start_epoch(partition, writer, config, REPLACED, idempotency_keys, skip=False)
-        return REPLACED
+    has_epoch = bool(state.epoch or state.paused)
+    has_all = state.server_id in predecessors and has_epoch and state.seq is not None
+    if has_all:
+        # A key that the archive has may name a usage that neither has. If another usage got that
+        # id, the key would answer for it.
+        named = await partition.await_with_lease(idempotency_keys.find_last_seq())
+        if (state.seq or 0) < named or not _continues_archive(state, writer):
+            await _start_epoch(partition, writer, config, REPLACED, idempotency_keys, issued=named)
+            return REPLACED
     why = "" if has_all else _jump_reason(snapshot, writer, partition.is_standalone)
     if not why and snapshot.state.server_id != snapshot.server.server_id:
         if snapshot.server.durability_error:
             # The server may have the only copy: archive it, but do not allow commits.
             await drain_stream(partition, writer, idempotency_keys)
-        _require_tier(snapshot.server)
+        require_tier(snapshot.server)
     if not why and not has_all and snapshot.state.server_id != snapshot.server.server_id:
         # A committer that received a higher seq than this server has revokes the epoch. Each
         # committer gets the time to check before a process that received fewer may commit here.
@@ -89,15 +109,26 @@ async def seed_partition(
         snapshot = await partition.read_snapshot()
         why = _jump_reason(snapshot, writer, partition.is_standalone)
     if why:
-        await _start_epoch(partition, writer, config, why, idempotency_keys, skip=True)
+        await _start_epoch(partition, writer, config, why, idempotency_keys)
         return why
-    record = _make_record(snapshot, writer, config, partition.installation)
+    record = make_record(snapshot, writer, config, partition.installation)
     if (await partition.idempotency.read_rotation()).restored_epoch != snapshot.state.epoch:
         # A flusher of a release without Idempotency-Keys seeded this server.
         await idempotency_keys.restore(partition, writer)
         record["keys_epoch"] = snapshot.state.epoch
-    await _write_record(partition, writer, record)
+    await write_record(partition, writer, record)
     return REPLACED if has_all else SAME
+
+
+def _continues_archive(state: PartitionState, writer: PartitionWriter) -> bool:
+    """Return whether commits may continue under the epoch of the record."""
+    return (
+        bool(state.epoch)
+        and state.seq is not None
+        and state.seq >= writer.cursor
+        # A flusher may have widened the stride on disk, and died before the record had it.
+        and state.strides == writer.identity.strides
+    )
 
 
 async def _check_archive(
@@ -121,19 +152,17 @@ async def _seed_fresh_install(
     config: PartitionConfig,
     snapshot: PartitionSnapshot,
 ) -> None:
-    _require_tier(snapshot.server)
+    require_tier(snapshot.server)
+    before_start = Seq(writer.identity.strides.start - 1)
+    failpoint("flusher-before-begin")
+    if before_start > writer.cursor:
+        await asyncio.to_thread(writer.record_gap, before_start, "the partition begins after them")
     # This precedes the seed: from now on an empty Redis has lost data.
-    await asyncio.to_thread(writer.update_identity, seeded=True)
+    failpoint("flusher-after-begin")
+    await asyncio.to_thread(writer.update_identity, is_seeded=True)
     await partition.idempotency.delete_all()
-    record = _make_record(snapshot, writer, config, partition.installation)
-    await _write_record(partition, writer, record | _mint_epoch(FRESH), seq=Seq(0))
-
-
-def _require_tier(server: ServerInfo) -> None:
-    # The flusher archives the usages of a server below its tier, which are in danger, but allows no
-    # new commits.
-    if server.durability_error:
-        raise DurabilityNotMet(server.durability_error)
+    record = make_record(snapshot, writer, config, partition.installation)
+    await write_record(partition, writer, record | mint_epoch(FRESH), seq=before_start)
 
 
 def _jump_reason(snapshot: PartitionSnapshot, writer: PartitionWriter, standalone: bool) -> str:  # noqa: FBT001
@@ -142,7 +171,7 @@ def _jump_reason(snapshot: PartitionSnapshot, writer: PartitionWriter, standalon
         return "Redis has lost its data"
     if not state.epoch:
         return "a process saw that Redis went back"
-    if state.seq < writer.cursor:
+    if state.seq < writer.cursor or state.strides != writer.identity.strides:
         return "Redis is older than the archive"
     if state.server_id == server.server_id:
         return ""
@@ -164,54 +193,6 @@ def _run_id_of(server_id: str) -> str:
     return server_id.partition("-")[0]
 
 
-def doubt_reason(server: ServerInfo, tier: str) -> str:
-    """Return why a restart of this server must count as a loss, "" if it need not."""
-    if tier == "memory":
-        return "tier memory"
-    if server.replicas:
-        # A replica that is promoted and restarted would look like this server after a restart.
-        return "it has had replicas"
-    if server.trust:
-        # If the trust was wrong, a restart has lost usages, and their ids must not come again.
-        return "its durability is trusted, not checked"
-    return ""
-
-
-def _make_record(
-    snapshot: PartitionSnapshot, writer: PartitionWriter, config: PartitionConfig, installation: str
-) -> dict[str, Any]:
-    return {
-        "installation": installation,
-        "run_id": snapshot.server.server_id,
-        "partitions": config.partitions,
-        "archive_id": writer.identity.archive_id,
-        # The archive has recorded this bound already, so that a later jump is wide enough.
-        "bound": config.bound,
-        "entries": MAX_VERSION,
-        "skipped": writer.stats.skipped_seqs,
-        "doubt": snapshot.state.doubt or doubt_reason(snapshot.server, config.tier),
-    }
-
-
-def _mint_epoch(why: str) -> dict[str, Any]:
-    minted = datetime.now(UTC).isoformat(timespec="seconds")
-    epoch = token_hex(8)
-    return {"epoch": epoch, "keys_epoch": epoch, "minted_at": minted, "why": why}
-
-
-async def _write_record(
-    partition: OwnedPartition,
-    writer: PartitionWriter,
-    record: dict[str, Any],
-    seq: Seq | None = None,
-) -> None:
-    if not writer.identity.prefix:
-        # This precedes the seed, so that a later start does not use other keys.
-        update = asyncio.to_thread(writer.update_identity, prefix=partition.key_names.prefix)
-        await partition.await_with_lease(update)
-    await partition.seed(writer.cursor, record, seq=seq)
-
-
 async def _start_epoch(
     partition: OwnedPartition,
     writer: PartitionWriter,
@@ -219,9 +200,9 @@ async def _start_epoch(
     why: str,
     idempotency_keys: IdempotencyKeeper,
     *,
-    skip: bool,
+    issued: Seq | None = None,
 ) -> None:
-    """Mint an epoch; with `skip`, ids jump over all that may have been issued."""
+    """Mint an epoch. Ids continue after `issued`, or jump over all that may have been issued."""
     # Commits stop first: the stream then has everything that this server will ever have of the
     # old history. If the process dies after the gap record, the next start jumps again, which
     # costs only ids.
@@ -231,14 +212,20 @@ async def _start_epoch(
     await partition.inspect()
     # Draining needs no tier, because a promoted server may have the only copy. Commits do.
     snapshot = await partition.read_snapshot()
-    _require_tier(snapshot.server)
+    require_tier(snapshot.server)
     last_seq = Seq(max(snapshot.state.seq or 0, writer.cursor))
-    if skip:
-        last_seq = Seq(max(last_seq, writer.cursor + writer.identity.bound) + 1)
+    if issued is None:
+        start = writer.identity.strides.start
+        issued = Seq(max(last_seq, writer.cursor + writer.identity.bound, start - 1) + 1)
+    if issued > last_seq:
+        last_seq = issued
         await partition.await_with_lease(asyncio.to_thread(writer.record_gap, last_seq, why))
+        # On a full volume the stride stays: another try would make ids jump again.
+        with suppress(ArchiveFull):
+            await widen_stride(partition, writer, config, Seq(last_seq + 1))
     # After the gap record, which shows the lost usages, and before the epoch, under which retries
     # may arrive. Also for usages that the archive has and the server lacks.
     await idempotency_keys.restore(partition, writer)
-    record = _make_record(snapshot, writer, config, partition.installation)
-    record |= {"doubt": doubt_reason(snapshot.server, config.tier)} | _mint_epoch(why)
-    await _write_record(partition, writer, record, seq=last_seq)
+    record = make_record(snapshot, writer, config, partition.installation)
+    record |= {"doubt": doubt_reason(snapshot.server, config.tier)} | mint_epoch(why)
+    await write_record(partition, writer, record, seq=last_seq)

@@ -159,7 +159,10 @@ class FlusherServer:
         body = f"flusher: {reason or 'ok'}\n"
         if trust and not reason:
             body += f"durability: {describe_trust(trust)}\n"
-        return HTTPResponse(body, 503 if reason else 200, content_type=TEXT)
+        # A StatefulSet replaces the pods of old partitions, for which the pods of new ones wait,
+        # only when these are ready.
+        status = 503 if reason and not self._flusher.is_waiting else 200
+        return HTTPResponse(body, status, content_type=TEXT)
 
     async def _find_line(self, request: Request, seq: int) -> HTTPResponse:
         """Serve an API process of 0.2.0, unless lookups are protected.

@@ -1,11 +1,43 @@
 """The metrics of one cycle of the flusher."""
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from busyapi.archive.block_builder import AppendStats
 from busyapi.archive.writer import PartitionWriter
 from busyapi.telemetry.metrics import FlusherMetrics
+
+MAX_IDLE_CYCLE_SECONDS = 3.0
+"""A cycle without new usages takes a second. A longer one could not read the stream."""
+
+
+class ArchiveAge:
+    """How old the oldest usage is that is not archived yet."""
+
+    def __init__(self) -> None:
+        self._until = time.time()
+        """Every usage received before this time is archived, as of the last cycle."""
+        self.backlog = 0
+        """Usages that the last cycle left in Redis."""
+
+    def record_cycle(self, backlog: int, newest_ms: int | None) -> None:
+        """Record how many usages a cycle left, and when its newest one was received."""
+        self.backlog = max(0, backlog)
+        if not self.backlog:
+            self._until = time.time()
+        elif newest_ms:
+            self._until = newest_ms / 1000
+
+    def seconds(self, oldest_ms: int | None) -> float:
+        """Return the age of the oldest unarchived usage; if unknown, the largest possible age.
+
+        `oldest_ms` is of the usages that were read and are not archived yet.
+        """
+        age = time.time() - (oldest_ms / 1000 if oldest_ms else self._until)
+        if oldest_ms is None and not self.backlog and age < MAX_IDLE_CYCLE_SECONDS:
+            return 0.0
+        return max(0.0, age)
 
 
 class StageTimes(NamedTuple):

@@ -49,7 +49,7 @@ class OwnedPartition:
         self.key_names = endpoint.key_names(partition)
         self.is_standalone = endpoint.mode == "standalone"
         self.installation = endpoint.installation
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._inspector = DurabilityInspector(tier, self.key_names, 0, endpoint.trust)
         self._archive_id = archive_id
         self._lease = f"{archive_id}:{token_hex(8)}"
@@ -73,7 +73,7 @@ class OwnedPartition:
             RedisUnavailable: there is no connection.
         """
         await self.close()
-        self._connection = await self._endpoint.connect(self.key_names.partition, self._archive_id)
+        self._connection = await self.endpoint.connect(self.key_names.partition, self._archive_id)
 
     async def lease_holder(self) -> str:
         """Return the id of the archive whose flusher holds the lease, "" if the lease is free.
@@ -167,7 +167,7 @@ class OwnedPartition:
             RedisUnavailable: the connection failed.
         """
         connection = self._open_connection
-        await self._endpoint.recheck(connection, self.key_names.partition, self._archive_id)
+        await self.endpoint.recheck(connection, self.key_names.partition, self._archive_id)
         server = await self._inspector.inspect(connection)
         if server.server_id != self._server_id:
             raise NotSeeded("the server's replication history has changed")
@@ -192,10 +192,11 @@ class OwnedPartition:
                 raise RedisUnavailable(f"Redis refuses reads: {reply.code}")
         return PartitionSnapshot(server, parse_state(record, seq), is_empty=streams == 0)
 
-    async def revoke_epoch(self) -> None:
-        """Revoke the epoch, which stops commits. Only the lease's owner mints a new one."""
+    async def revoke_epoch(self, *, pause: bool = False) -> str:
+        """Revoke the epoch: no commit succeeds until the owner mints one. Return a paused one."""
         names = [self.key_names.state, self.key_names.lease]
-        await self._run(make_evalsha(REVOKE_EPOCH, names, self._lease))
+        reply = await self._run(make_evalsha(REVOKE_EPOCH, names, self._lease, int(pause)))
+        return str(reply, "ascii")
 
     async def seed(self, archived: Seq, record: dict[str, Any], seq: Seq | None = None) -> None:
         """Write the record, and the counter if `seq` is given.

@@ -77,7 +77,7 @@ class PartitionReader:
         return _require_success(await self._connection.pipeline(*commands))
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the next read opens another one."""
         if self._connection:
             await self._connection.close()
 

@@ -5,6 +5,7 @@ every server has it, and the flusher raises it for the one server that a failove
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import structlog
@@ -42,6 +43,11 @@ class ServerData(NamedTuple):
     """The archive in the partition's record, "" if the server has no record."""
     seq: Seq | None = None
     """The last issued seq, None if the server has none or refuses to say."""
+    replid: str = ""
+    """The replication history of the data."""
+    previous_replid: str = ""
+    """The one that it continues, "" or zeros if there is none: that of the former primary after a
+    promotion. A complete synchronization forgets it."""
 
 
 class ReplicaServer(NamedTuple):
@@ -84,10 +90,16 @@ def data_commands(key_names: PartitionKeys) -> tuple[Command, Command]:
     return ("HMGET", key_names.state, "archive_id"), ("GET", key_names.seq)
 
 
-def parse_data(run_id: str, record: Any, seq: Any) -> ServerData:
-    """Parse the replies to `data_commands`; a reply that is an error counts as no data."""
+def parse_data(facts: Mapping[str, str], record: Any, seq: Any) -> ServerData:
+    """Parse INFO and the replies to `data_commands`; a reply that is an error counts as no data."""
     archive_id = record[0].decode() if isinstance(record, list) and record[0] else ""
-    return ServerData(run_id, archive_id, Seq(int(seq)) if isinstance(seq, bytes) else None)
+    return ServerData(
+        facts.get("run_id", ""),
+        archive_id,
+        Seq(int(seq)) if isinstance(seq, bytes) else None,
+        facts.get("master_replid", ""),
+        facts.get("master_replid2", ""),
+    )
 
 
 async def inspect_replica(
@@ -131,7 +143,7 @@ async def _inspect(endpoint: Endpoint, address: str, key_names: PartitionKeys) -
         is_primary=facts.get("role") == "master",
         offset=int(facts.get("slave_repl_offset", 0)),
         replid=facts.get("master_replid", ""),
-        data=parse_data(facts.get("run_id", ""), record, seq),
+        data=parse_data(facts, record, seq),
     )
 
 
@@ -207,6 +219,6 @@ def split_address(address: str) -> Address:
 
 
 def parse_pairs(reply: list[bytes]) -> dict[str, str]:
-    """Parse a reply to CONFIG GET."""
+    """Parse a reply of names and values: to CONFIG GET, and of a Sentinel."""
     texts = [text.decode() for text in reply]
     return dict(zip(texts[::2], texts[1::2], strict=True))

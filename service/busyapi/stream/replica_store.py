@@ -106,7 +106,7 @@ class ReplicaStore:
             parse_view(view),
             parse_record(record),
             has_waitaof(facts),
-            parse_data(facts["run_id"], *data),
+            parse_data(facts, *data),
             parse_silent(view),
         )
 

@@ -60,6 +60,11 @@ class ReplicaRecord(NamedTuple):
     predecessors: tuple[str, ...] = ()
     """The servers whose acknowledged usages this one had, all of them, when it replaced them."""
 
+    @property
+    def replid(self) -> str:
+        """The replication history of that server."""
+        return self.server_id.partition("-")[2]
+
     def encode(self) -> str:
         """Return the value of the key."""
         return json.dumps(self._asdict() | {"confirming": sorted(self.confirming)})

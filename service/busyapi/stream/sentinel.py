@@ -5,13 +5,13 @@ down but promote no server until the flusher has raised the priority of one.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from busyapi.errors import RedisUnavailable
 from busyapi.stream.connection import Command, ServerError
 from busyapi.stream.endpoint import Address, Endpoint
-from busyapi.stream.replica_server import query_server
+from busyapi.stream.replica_server import parse_pairs, query_server
 
 ASK_TIMEOUT_SECONDS = 1.0
 LATE_SECONDS = 0.1
@@ -85,9 +85,8 @@ async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
     They ask each other once a second. Here their answers are counted at once.
     """
     replies = await _ask_most(endpoint, "MASTER")
-    known = [
-        (node, _parse(reply)) for node, reply in zip(endpoint.hosts, replies, strict=True) if reply
-    ]
+    pairs = zip(endpoint.hosts, replies, strict=True)
+    known = [(node, parse_pairs(reply)) for node, reply in pairs if reply]
     if not known:
         return None
     down = [facts for _, facts in known if {"s_down", "o_down"} & _flags_of(facts)]
@@ -129,6 +128,27 @@ async def start_handover(endpoint: Endpoint) -> Start:
     return await _start(endpoint, endpoint.hosts, ("COORDINATED",))
 
 
+async def repeat_failover(endpoint: Endpoint) -> None:
+    """Make a Sentinel promote the server that another one promoted before it was lost."""
+    await _start(endpoint, endpoint.hosts, ())
+
+
+async def find_unready(endpoint: Endpoint, address: str) -> str:
+    """Return which Sentinels have not read yet that they may promote a server, "" if all have.
+
+    One that does not answer does not count.
+    """
+    replies = await asyncio.gather(*(_ask(endpoint, node, "REPLICAS") for node in endpoint.hosts))
+    unready = [
+        f"{host}:{port}"
+        for (host, port), reply in zip(endpoint.hosts, replies, strict=True)
+        if reply is not None and address not in _list_promotable(map(parse_pairs, reply))
+    ]
+    if not unready:
+        return ""
+    return f"Sentinel {', '.join(unready)} has not read the priority of {address}"
+
+
 async def _start(endpoint: Endpoint, sentinels: Sequence[Address], words: Command) -> Start:
     reasons = []
     for node in sentinels:
@@ -153,12 +173,12 @@ async def read_view(endpoint: Endpoint) -> SentinelView | None:
     answered = [view for view in views if view is not None]
     if not answered:
         return None
-    replicas = [_parse(replica) for listed, _, _ in answered for replica in listed]
+    replicas = [parse_pairs(replica) for listed, _, _ in answered for replica in listed]
     # Right after a failover, the Sentinels still list a former primary as the primary.
-    servers = replicas + [_parse(primary) for _, primary, _ in answered]
+    servers = replicas + [parse_pairs(primary) for _, primary, _ in answered]
     return SentinelView(
         frozenset(map(_address_of, servers)),
-        frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica)),
+        _list_promotable(replicas),
         obstacle,
         _find_idle(endpoint, views),
         tuple(_parse_primary(primary, address) for _, primary, address in answered if address),
@@ -183,17 +203,12 @@ async def _ask_view(endpoint: Endpoint, node: Address) -> list[Any] | None:
     has begun it before shows that.
     """
     words = ("REPLICAS", "MASTER", "GET-MASTER-ADDR-BY-NAME")
-    commands = [("SENTINEL", word, endpoint.service) for word in words]
-    try:
-        async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-            replies = await query_server(endpoint, node, endpoint.sentinel_login, *commands)
-    except (RedisUnavailable, TimeoutError):
-        return None
-    return None if any(isinstance(reply, ServerError) for reply in replies) else replies
+    replies = await _query_each(endpoint, node, *((word,) for word in words))
+    return None if any(isinstance(reply, Exception) for reply in replies) else replies
 
 
 def _parse_primary(master: list[bytes], address: list[bytes]) -> NamedPrimary:
-    facts = _parse(master)
+    facts = parse_pairs(master)
     host, port = address
     return NamedPrimary(
         f"{host.decode()}:{int(port)}",
@@ -208,13 +223,17 @@ def _find_idle(endpoint: Endpoint, views: list[list[Any] | None]) -> frozenset[s
         if view is None:
             return frozenset()
         replicas, primary, _ = view
-        facts = _parse(primary)
+        facts = parse_pairs(primary)
         knows_others = int(facts["num-other-sentinels"]) == len(endpoint.hosts) - 1
         if not knows_others or {"failover_in_progress", "o_down"} & _flags_of(facts):
             return frozenset()
-        listed = map(_parse, replicas)
+        listed = map(parse_pairs, replicas)
         idle.append({_address_of(other) for other in listed if other["slave-priority"] == "0"})
     return frozenset(set.intersection(*idle)) if idle else frozenset()
+
+
+def _list_promotable(replicas: Iterable[dict[str, str]]) -> frozenset[str]:
+    return frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica))
 
 
 def _is_promotable(replica: dict[str, str]) -> bool:
@@ -230,10 +249,6 @@ def _flags_of(facts: dict[str, str]) -> set[str]:
 
 def _address_of(facts: dict[str, str]) -> str:
     return f"{facts['ip']}:{facts['port']}"
-
-
-async def _ask_all(endpoint: Endpoint, word: str) -> list[Any]:
-    return await asyncio.gather(*(_ask(endpoint, node, word) for node in endpoint.hosts))
 
 
 async def _ask_most(endpoint: Endpoint, word: str) -> list[Any]:
@@ -267,15 +282,18 @@ async def _ask(endpoint: Endpoint, node: Address, word: str) -> Any:
 
 async def _query(endpoint: Endpoint, node: Address, word: str, *more: str) -> Any:
     """Return a Sentinel's reply, or the exception that took its place."""
-    try:
-        async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-            command = ("SENTINEL", word, endpoint.service, *more)
-            (reply,) = await query_server(endpoint, node, endpoint.sentinel_login, command)
-    except (RedisUnavailable, TimeoutError) as error:
-        return error
+    (reply,) = await _query_each(endpoint, node, (word, *more))
     return reply
 
 
-def _parse(reply: list[bytes]) -> dict[str, str]:
-    texts = [text.decode() for text in reply]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+async def _query_each(endpoint: Endpoint, node: Address, *questions: tuple[str, ...]) -> list[Any]:
+    """Return a Sentinel's replies in order, each of them or the exception that took its place.
+
+    A question is a word of SENTINEL, and what follows the name of the service.
+    """
+    commands = [("SENTINEL", word, endpoint.service, *more) for word, *more in questions]
+    try:
+        async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
+            return await query_server(endpoint, node, endpoint.sentinel_login, *commands)
+    except (RedisUnavailable, TimeoutError) as error:
+        return [error] * len(commands)

@@ -13,15 +13,23 @@ import asyncio
 from functools import partial
 from typing import Any, NamedTuple
 
-from busyapi.errors import DurabilityNotMet, NotSeeded, PartitionMismatch, RedisUnavailable
+from busyapi.errors import (
+    DurabilityNotMet,
+    NotSeeded,
+    PartitionPaused,
+    RedisUnavailable,
+)
 from busyapi.ids import Seq
 from busyapi.stream.connection import Command, RedisConnection, ServerError, make_evalsha
 from busyapi.stream.durability import DurabilityInspector, ServerInfo
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.overdue import is_view_outdated
+from busyapi.stream.record_check import check_record
 from busyapi.stream.replicas import ReplicaView, find_unconfirmed, make_confirm_commands
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_EXPIRING
 from busyapi.stream.state import PartitionState, parse_state, state_commands
+from busyapi.stream.successor import replace_successors
+from busyapi.strides import Strides
 
 COMMITTER_MEMORY_SECONDS = 3600
 """How long Redis keeps the last batch number of an idle committer. The expiry only cleans up after
@@ -81,8 +89,8 @@ class Session:
         self.confirm_seconds: float | None = None
         """How long the last batch, which the primary had stored, waited for its replicas; None if
         commits do not wait for replicas."""
-        self._installation = endpoint.installation
-        self.epoch = ""
+        self.epoch = self.server_id = ""
+        self.strides = Strides.fixed(1)
 
     @classmethod
     async def open(
@@ -98,7 +106,7 @@ class Session:
         Raises:
             RedisUnavailable: there is no connection.
             NotSeeded: no flusher has seeded the partition on this server; a later try may succeed.
-            PartitionMismatch: the installation has another number of partitions.
+            PartitionMismatch: the installation cannot have so few partitions.
             DurabilityNotMet: Redis does not meet the tier.
         """
         connection = await endpoint.connect(partition)
@@ -118,41 +126,28 @@ class Session:
         if isinstance(record, ServerError) or isinstance(seq, ServerError):
             raise RedisUnavailable(f"Redis at {self._connection.address} refuses reads: {record}")
         state = parse_state(record, seq)
-        if state.partitions not in {None, partitions}:
-            raise PartitionMismatch(
-                f"this installation has {state.partitions} partitions,"
-                f" BUSYAPI_PARTITIONS says {partitions}: the number is fixed at install"
-            )
-        if state.installation not in {"", self._installation}:
-            raise NotSeeded(
-                f"partition {self._key_names.partition} belongs to installation"
-                f" {state.installation!r}, BUSYAPI_INSTALLATION says {self._installation!r}: two"
-                " installations on one Redis need different BUSYAPI_KEY_PREFIX"
-            )
-        if state.epoch and state.entry_version < self._endpoint.entry_version:
-            # That flusher would set such entries aside, as 0.2.0 does, or halt.
-            raise NotSeeded(
-                f"the flusher of partition {self._key_names.partition} cannot read stamped usages:"
-                " upgrade it, or unset BUSYAPI_WRITER_SALT_FILE"
-            )
-        if not state.epoch or state.seq is None:
+        check_record(state, self._endpoint, self._key_names.partition, partitions)
+        epoch = state.epoch or state.paused
+        if not epoch or state.seq is None or state.strides is None:
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded yet")
         if state.seq < highest:
             # The server has lost seqs that this process received. The epoch must be revoked, or a
             # process that received fewer would commit here.
             await self._connection.pipeline(
-                make_evalsha(REVOKE_SEEN_EPOCH, [self._key_names.state], state.epoch)
+                make_evalsha(REVOKE_SEEN_EPOCH, [self._key_names.state], epoch)
             )
             raise NotSeeded(
                 f"partition {self._key_names.partition} went back: waiting for the flusher"
             )
+        if not state.epoch:
+            raise PartitionPaused(f"partition {self._key_names.partition} gets another stride")
         if server.role != "master" or not is_seeded_for(state, server):
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded for this server")
-        self.epoch = state.epoch
+        self.epoch, self.server_id = state.epoch, state.server_id
+        self.strides = state.strides
         self._view, self._can_confirm_aof = server.view, server.can_confirm_aof
         if server.view:
-            self._endpoint.successors.clear()
-            self._endpoint.successors.update(server.view.listed)
+            replace_successors(self._endpoint.successors, server.view.listed)
             self._connection.is_replaced = partial(
                 is_view_outdated, self._endpoint, self._connection.address, server.view
             )

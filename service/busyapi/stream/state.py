@@ -5,6 +5,7 @@ from typing import NamedTuple
 from busyapi.ids import Seq
 from busyapi.stream.connection import Command
 from busyapi.stream.keys import PartitionKeys
+from busyapi.strides import Strides
 
 
 class PartitionState(NamedTuple):
@@ -15,7 +16,9 @@ class PartitionState(NamedTuple):
     server_id: str
     """The server that the partition was seeded on (see `durability.ServerInfo`). A copy of the data
     has this value too, but its server has another id. In Redis the field is called `run_id`."""
-    partitions: int | None
+    strides: Strides | None
+    """How seqs become ids. A record without them, as 0.2.0 writes it, has its number of partitions
+    as its only stride."""
     bound: int
     archived: Seq
     skipped: int
@@ -30,6 +33,10 @@ class PartitionState(NamedTuple):
     entry_version: int = 1
     """The highest version of stream entries that its flusher reads. In Redis the field is called
     `entries`; 0.2.0 does not write it."""
+    paused: str = ""
+    """The epoch that the flusher has revoked while it widens the stride."""
+    total: int = 0
+    """The largest number of partitions that its flusher knows of: those that have left count."""
 
 
 FIELDS = (
@@ -43,6 +50,9 @@ FIELDS = (
     "archive_id",
     "installation",
     "entries",
+    "strides",
+    "paused",
+    "total",
 )
 
 
@@ -55,11 +65,11 @@ def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState
     """Parse the replies to `state_commands`."""
     texts = [None if value is None else value.decode() for value in record]
     epoch, server_id, partitions, bound, archived, skipped, doubt, *others = texts
-    archive_id, installation, entries = others
+    archive_id, installation, entries, strides, paused, total = others
     return PartitionState(
         epoch=epoch or "",
         server_id=server_id or "",
-        partitions=int(partitions) if partitions else None,
+        strides=_parse_strides(strides, partitions),
         bound=int(bound or 0),
         archived=Seq(int(archived or 0)),
         skipped=int(skipped or 0),
@@ -68,4 +78,32 @@ def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState
         archive_id=archive_id or "",
         installation=installation or "",
         entry_version=int(entries or 1),
+        paused=paused or "",
+        total=int(total or partitions or 0),
     )
+
+
+def _parse_strides(strides: str | None, partitions: str | None) -> Strides | None:
+    if strides:
+        return Strides.parse(strides)
+    return Strides.fixed(int(partitions)) if partitions else None
+
+
+def record_strides(strides: Strides) -> dict[str, str | int]:
+    """Return the fields of the record for strides.
+
+    An older busyapi computes ids from `partitions` alone. It refuses 0.
+    """
+    partitions = strides.base if strides.is_fixed else 0
+    return {"partitions": partitions, "strides": strides.encode()}
+
+
+def continue_epoch(epoch: str) -> str:
+    """Return the next epoch of the same history: no id was lost, but the strides have changed."""
+    history, _, number = epoch.partition(".")
+    return f"{history}.{int(number or 0) + 1}"
+
+
+def is_same_history(epoch: str, other: str) -> bool:
+    """Return whether no id was lost between two epochs, so that a batch may be sent again."""
+    return epoch.partition(".")[0] == other.partition(".")[0]

@@ -7,11 +7,12 @@ flusher that it holds every acknowledged usage.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from busyapi.errors import RedisUnavailable
 from busyapi.stream.connection import RedisConnection, ServerError
+from busyapi.stream.durability import parse_info
 
 Open = Callable[[tuple[str, int]], Awaitable[RedisConnection]]
 """Connects to an address."""
@@ -29,6 +30,12 @@ ASK_TIMEOUT_SECONDS = 0.5
 POLL_SECONDS = 0.1
 HEAD_START_SECONDS = 0.3
 """How long the server that the Sentinels name may take to accept before others are asked."""
+
+
+def replace_successors(known: set[str], addresses: Iterable[str]) -> None:
+    """Replace the known servers, in the same set, which each connection attempt reads."""
+    known.clear()
+    known.update(addresses)
 
 
 async def open_primary(
@@ -95,8 +102,7 @@ async def _open(open_server: Open, address: tuple[str, int]) -> _Server:
         raise
     if isinstance(reply, ServerError):
         return _Server(connection, "", "")
-    lines = reply.decode(errors="replace").splitlines()
-    facts = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    facts = parse_info(reply)
     primary = f"{facts.get('master_host')}:{facts.get('master_port')}"
     return _Server(connection, facts.get("role", ""), primary)
 

@@ -183,6 +183,14 @@ EVENTS = (
         NO_ACTION,
     ),
     LogEvent(
+        "stride_widened",
+        "info",
+        ("strides", "cursor"),
+        "a flusher made room for the ids of new partitions: from the next seq on, its own ids have"
+        " a larger step. `strides` is what partition.json says",
+        NO_ACTION,
+    ),
+    LogEvent(
         "ids_skipped",
         "warning",
         ("why", "before_seq", "after_seq"),

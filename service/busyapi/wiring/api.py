@@ -1,6 +1,7 @@
 """Builds the API from settings."""
 
 import socket
+from functools import partial
 
 from busyapi.api.app import serve
 from busyapi.api.archive_client import ArchiveClient
@@ -11,6 +12,7 @@ from busyapi.api.context import ApiContext
 from busyapi.api.cors import parse_origins
 from busyapi.api.portion_pool import PortionPool
 from busyapi.api.stamper import make_stamper
+from busyapi.api.usage_finder import UsageFinder
 from busyapi.commit.committer import Committer
 from busyapi.commit.pending import AdmissionControl
 from busyapi.commit.pool import CommitterPool
@@ -52,7 +54,7 @@ def run_api(settings: Settings, sock: socket.socket, metrics_socket: socket.sock
     context = ApiContext(
         settings=settings,
         committers=CommitterPool(committers, admission),
-        readers=[PartitionReader(endpoint, partition) for partition in partitions],
+        finder=UsageFinder(partial(PartitionReader, endpoint), settings.partitions),
         archive=archive,
         metrics=metrics,
         authorizer=authorizer,

@@ -55,7 +55,7 @@ def run_flusher(settings: Settings, partition: int) -> int:
 
     # A key must be known for longer than its usage can be retried, or a retry stores it again.
     seconds = max(settings.idempotency_ttl, settings.commit_deadline + MIN_KEY_MARGIN_SECONDS)
-    idempotency_keys = IdempotencyKeeper(seconds, settings.idempotency_keys, settings.partitions)
+    idempotency_keys = IdempotencyKeeper(seconds, settings.idempotency_keys)
     flusher = Flusher(config, folder, connect, metrics, idempotency_keys, replicas=replicas)
     archive_dir = Path(settings.archive_dir)
     verifier = Verifier(archive_dir, partition, settings.verify_interval, flusher, metrics)

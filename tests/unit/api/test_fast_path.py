@@ -25,6 +25,7 @@ from busyapi.api.request_head import (
     HeadReader,
 )
 from busyapi.api.responses import make_single_response, render_created
+from busyapi.api.usage_finder import UsageFinder
 from busyapi.commit.pending import AdmissionControl
 from busyapi.commit.pool import CommitterPool
 from busyapi.errors import Overloaded
@@ -43,7 +44,7 @@ def make_context(
     return ApiContext(
         settings=Settings(fast_path=fast_path),
         committers=CommitterPool([], AdmissionControl(1, 1)),
-        readers=[],
+        finder=UsageFinder(lambda _: pytest.fail("a lookup"), 1),
         archive=ArchiveClient("http://127.0.0.1:1", 1),
         metrics=ApiMetrics("fsync"),
         authorizer=authorizer or RequestAuthorizer(anonymous=("write",)),
@@ -364,6 +365,7 @@ class Unwritable:
 
     aborted = False
     context = make_context()
+    context.committers.make_id = lambda *_: UsageId(1)  # type: ignore[method-assign]
     route_tally = context.metrics.requests.fast_path[ROUTE]
 
     def send_response(self, message: bytes, now: float, *, close: bool) -> None:

@@ -349,6 +349,16 @@ class TestExportTarget:
             assert [path.name for path in out.glob("x*")] == ["x.parquet"]
             assert target.read_bytes() == b"before"
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) != 0
+            try:
+                assert process.wait(20) != 0
+            finally:
+                process.kill()
         assert [path.name for path in out.iterdir()] == ["x.parquet"]
         assert target.read_bytes() == b"before"
+
+
+def test_new_table_of_patients_is_not_for_everybody(run: Run, tmp_path: Path) -> None:
+    for options, name in (("", "x.csv"), ("--partition-by day --format csv", "days")):
+        assert run(f"export {options}", tmp_path / name).code == 0
+    paths = [tmp_path / "x.csv", tmp_path / "days"]
+    assert [path.stat().st_mode & 0o007 for path in paths] == [0, 0]

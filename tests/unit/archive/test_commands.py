@@ -373,6 +373,7 @@ def test_a_failed_export_leaves_the_existing_file(run: Run, tmp_path: Path) -> N
     target.write_bytes(b"before")
     assert run("export", str(target), folder=tmp_path / "nothing").code == 1
     assert run("export", "--replace", str(target), folder=tmp_path / "nothing").code == 2
+    assert run("export", "--partition", "9", "--replace", str(target)).code == 2
     assert target.read_bytes() == b"before"
     result = run("export", str(tmp_path / "no-such-folder" / "x.parquet"))
     assert result.code == 1

@@ -129,6 +129,30 @@ def test_while_a_flusher_writes_its_newest_segments_are_left(
     check(root)
 
 
+def test_an_archive_with_two_strides_is_upgraded_and_not_downgraded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = recover_writer(tmp_path, 0, 2, bound=10)
+    writer.append([make_batch(1, 2)])
+    writer.update_identity(strides=writer.identity.strides.widen(Seq(3), 4), is_seeded=True)
+    writer.append([make_batch(3, 2)])
+    writer.close()
+    assert list_formats(tmp_path) == [1, 2], "0.2.0 cannot read it any more"
+    before = [path.read_bytes() for path in find_segments(tmp_path)]
+    assert cli.main(["archive", "upgrade", "--dir", str(tmp_path), "--partition", "0"]) == 0
+    assert list_formats(tmp_path) == [2, 2]
+    for path in list_indexes(tmp_path):
+        path.unlink()
+    writer = recover_writer(tmp_path, 0, 4, bound=10)
+    lines = [json.loads(writer.find_line(Seq(seq)) or b"{}")["id"] for seq in range(1, 5)]
+    assert (lines, writer.damage_reports) == ([1, 3, 9, 13], [])
+    writer.close()
+    assert len(list_indexes(tmp_path)) == 2
+    assert cli.main(["archive", "downgrade", "--dir", str(tmp_path), "--partition", "0"]) == 1
+    assert "number of partitions has changed" in capsys.readouterr().err
+    assert [path.read_bytes() for path in find_segments(tmp_path)][1:] == before[1:]
+
+
 def test_a_damaged_segment_stays_as_it_is(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = find_segments(root)[1]
     data = bytearray(path.read_bytes())

@@ -67,7 +67,7 @@ def test_a_copy_counts_as_a_copy_until_it_is_adopted(tmp_path: Path, how: str) -
         # A larger bound and a mark rewrite the file: it must still count as a copy.
         copy = recover_writer(new, bound=9000)
         assert copy.identity.is_copy
-        copy.update_identity(seeded=True)
+        copy.update_identity(is_seeded=True)
         assert copy.identity.is_copy
         copy.close()
     copy = recover_writer(new)

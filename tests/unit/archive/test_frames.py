@@ -12,11 +12,12 @@ import pytest
 import zstandard
 
 from busyapi.archive.compression import compress
-from busyapi.archive.format import IdScheme, UsageBatch, render_lines
+from busyapi.archive.format import UsageBatch, render_lines
 from busyapi.archive.frames import is_partial_frame, read_frame_at, summarize_lines
 from busyapi.archive.index_file import decode_index, encode_index
 from busyapi.archive.reader import read_format, scan_blocks
 from busyapi.ids import Seq
+from busyapi.strides import IdScheme
 from testkit.archive.builder import (
     RECEIVED_MS,
     find_segments,
@@ -25,12 +26,13 @@ from testkit.archive.builder import (
     recover_writer,
 )
 
-IDS = IdScheme(1, 2)
+OWNER = (1, 2)
+IDS = IdScheme.fixed(*OWNER)
 NEXT_LINE = b'{"id":%d,"receivedAt":"'
 
 
 def make_frame(first: int, count: int, received_ms: int = RECEIVED_MS) -> bytes:
-    return compress(render_lines([make_batch(first, count, received_ms)], *IDS))
+    return compress(render_lines([make_batch(first, count, received_ms)], *OWNER))
 
 
 def make_long_frame(first: int) -> bytes:
@@ -38,7 +40,7 @@ def make_long_frame(first: int) -> bytes:
     noise = random.Random(5)
     usages = [b'{"a":"%b"}' % noise.randbytes(500).hex().encode() for _ in range(400)]
     batch = UsageBatch(Seq(first), Seq(first + 399), RECEIVED_MS, usages)
-    frame = compress(render_lines([batch], *IDS))
+    frame = compress(render_lines([batch], *OWNER))
     assert len(frame) > 200_000  # of 400 KB, in four zstd blocks
     return frame
 
@@ -120,7 +122,7 @@ def test_a_frame_of_every_length_is_complete_or_a_beginning(frame: bytes) -> Non
         assert is_partial_frame(file.fd, 0, file.size, next_line) == (length < len(frame))
         if read:
             assert read.data == frame
-            assert (read.header.first, read.header.ids) == (5, IDS)
+            assert (read.header.first, read.header.owner) == (5, OWNER)
 
 
 def test_zeros_and_noise_in_a_frame_are_never_read_as_lines() -> None:
@@ -180,7 +182,7 @@ def test_what_is_not_lines_of_the_partition_is_no_block(lines: bytes) -> None:
 
 def test_ids_of_different_lengths_share_a_frame() -> None:
     batches = [make_batch(4, 2, RECEIVED_MS + 9), make_batch(6, 500, RECEIVED_MS)]
-    summary = summarize_lines(render_lines(batches, *IDS), IDS)
+    summary = summarize_lines(render_lines(batches, *OWNER), IDS)
     assert summary == (4, 505, RECEIVED_MS, RECEIVED_MS + 9)
 
 
@@ -188,10 +190,10 @@ def test_ids_of_different_lengths_share_a_frame() -> None:
     "frame",
     [
         zstandard.ZstdCompressor(write_checksum=False).compress(
-            render_lines([make_batch(5)], *IDS)
+            render_lines([make_batch(5)], *OWNER)
         ),
         zstandard.ZstdCompressor(write_checksum=True, write_content_size=False).compress(
-            render_lines([make_batch(5)], *IDS)
+            render_lines([make_batch(5)], *OWNER)
         ),
     ],
     ids=["no checksum", "no content size"],

@@ -16,6 +16,7 @@ from busyapi.archive.paths import utc_day
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveFull
 from busyapi.ids import Seq
+from busyapi.strides import Strides
 from testkit.archive.builder import (
     DAY_MS,
     abandon_writer,
@@ -213,7 +214,7 @@ def test_a_footer_of_a_file_that_could_not_be_renamed_leaves_nothing_in_doubt(
 LARGEST = Identity(
     archive_id="f" * 32,
     partition=9999,
-    partitions=10_000,
+    strides=Strides.fixed(10_000),
     bound=10**9,
     kept_from=Seq(2**53),
     is_seeded=False,

@@ -8,10 +8,13 @@ import pytest
 
 from busyapi.archive_cli import commands
 from busyapi.archive_cli.partitions import find_partitions
+from busyapi.archive_cli.query import find_line
 from busyapi.archive_cli.snapshot import ArchiveNotFound
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged
-from testkit.archive.builder import change_identity, recover_writer, write_blocks
+from busyapi.ids import Seq, UsageId
+from busyapi.strides import Strides
+from testkit.archive.builder import change_identity, make_batch, recover_writer, write_blocks
 
 
 @pytest.fixture
@@ -79,6 +82,52 @@ def test_an_identity_with_another_partition_or_partition_count_is_damaged(root: 
     change_identity(path, partition=2, partitions=4)
     assert (2, "damaged") in find_problems(root)
     assert {number for number, _ in find_problems(root)} == {2}
+
+
+def write_restored(root: Path) -> None:
+    """Write two partitions of a release that was installed with one.
+
+    Partition 1 began at seq 100. Partition 0 was restored from before that, and widened its stride
+    only behind the gap of the restore: by its strides it has issued each id up to 999.
+    """
+    for partition, strides, last in ((0, "1 1:1 1000:2", 999), (1, "1 100:2", 99)):
+        writer = recover_writer(root, partition, 2)
+        writer.update_identity(strides=Strides.parse(strides), is_seeded=True)
+        if partition == 0:
+            writer.append([make_batch(1, 9)])
+        writer.record_gap(Seq(last), "restored")
+        writer.append([make_batch(last + 1, 3)])
+        writer.close()
+
+
+def test_line_is_found_in_the_child_if_restored_strides_claim_its_id(tmp_path: Path) -> None:
+    write_restored(tmp_path)
+    statuses = find_partitions(tmp_path)
+    lines = [find_line(statuses, UsageId(number)) for number in (9, 200, 204, 1999)]
+    assert [json.loads(line)["id"] for line in lines if line] == [9, 200, 204, 1999]
+    assert find_line(statuses, UsageId(10)) is None
+    shutil.rmtree(tmp_path / "p01")
+    with pytest.raises(ArchiveNotFound, match="belongs to partition 1"):
+        find_line(find_partitions(tmp_path), UsageId(200))
+
+
+def test_guess_of_partitions_that_were_never_seeded_does_not_count(tmp_path: Path) -> None:
+    write_restored(tmp_path)
+    for partition in (2, 3, 4):  # wait for their parents
+        recover_writer(tmp_path, partition, 8).close()
+    statuses = find_partitions(tmp_path)
+    assert [status.problem for status in statuses] == [""] * 5
+    line = find_line(statuses, UsageId(204))
+    assert line
+    assert json.loads(line)["id"] == 204
+
+
+def test_gap_on_a_new_volume_may_name_a_guess(tmp_path: Path) -> None:
+    writer = recover_writer(tmp_path, 0, 8)
+    writer.record_gap(Seq(5), "accepted by an operator")
+    writer.update_identity(strides=Strides.fixed(1), is_seeded=True)
+    writer.close()
+    assert find_problems(tmp_path) == []
 
 
 def test_a_folder_with_another_number_of_digits_does_not_count(root: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from busyapi import archive
+from busyapi import archive, cli
 from busyapi.archive import paths, recovery
 from busyapi.archive.identity import read_identity
 from busyapi.errors import (
@@ -362,14 +362,42 @@ def test_the_lock_is_taken_before_anything_is_read(tmp_path: Path) -> None:
     assert identity.bound == 1000
 
 
-@pytest.mark.parametrize(("partition", "partitions"), [(0, 2), (0, 1)])
-def test_another_partition_or_partition_count_is_refused(
-    tmp_path: Path, partition: int, partitions: int
-) -> None:
+def test_another_partition_is_refused(tmp_path: Path) -> None:
     recover_writer(tmp_path, 1, 4).close()
     (tmp_path / "p01").rename(tmp_path / "p00")
     with pytest.raises(PartitionMismatch, match="partition 1 of 4"):
-        recover_writer(tmp_path, partition, partitions)
+        recover_writer(tmp_path, 0, 4)
+
+
+def test_fewer_partitions_than_at_install_are_refused(tmp_path: Path) -> None:
+    writer = recover_writer(tmp_path, 1, 4)
+    writer.update_identity(is_seeded=True)
+    writer.close()
+    recover_writer(tmp_path, 1, 8).close()
+    with pytest.raises(PartitionMismatch, match=r"installation of 4 partitions.* says 3"):
+        recover_writer(tmp_path, 1, 3)
+
+
+def test_partition_that_never_existed_gets_no_archive(tmp_path: Path) -> None:
+    with pytest.raises(PartitionMismatch, match="partition 4 has no archive"):
+        recover_writer(tmp_path, 4, 4)
+
+
+@pytest.mark.formats(1, 2)
+def test_strides_change_between_segments_and_are_read_again(tmp_path: Path) -> None:
+    writer = recover_writer(tmp_path, 1, 4)
+    writer.append([make_batch(1, 3)])
+    writer.update_identity(strides=writer.identity.strides.widen(Seq(4), 8))
+    writer.append([make_batch(4, 2)])
+    abandon_writer(writer)
+    writer = recover_writer(tmp_path, 1, 8)
+    assert writer.damage_reports == []
+    lines = [writer.find_line(Seq(seq)) or b"" for seq in range(1, 6)]
+    assert [json.loads(line)["id"] for line in lines] == [2, 6, 10, 26, 34]
+    writer.close()
+    assert len(list(tmp_path.glob("p01/*/usages-*"))) == 2
+    assert cli.main(["archive", "verify", "--dir", str(tmp_path), "--partition", "1"]) == 0
+    assert json.loads((tmp_path / "p01" / "partition.json").read_bytes())["format"] == 2
 
 
 def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
@@ -391,7 +419,7 @@ def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
 def test_marks_are_on_disk_at_once_and_do_not_remove_each_other(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
     assert (writer.identity.is_seeded, writer.identity.replaces) == (False, "")
-    writer.update_identity(seeded=True)
+    writer.update_identity(is_seeded=True)
     abandon_writer(writer)
     writer = recover_writer(tmp_path, bound=5000)
     assert (writer.identity.is_seeded, writer.identity.replaces) == (True, "")

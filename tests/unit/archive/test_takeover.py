@@ -29,7 +29,7 @@ CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
     "quarantine": lambda writer: writer.quarantine(
         Seq(writer.cursor + 1), Seq(writer.cursor + 1), b"raw", "why"
     ),
-    "mark": lambda writer: writer.update_identity(seeded=True),
+    "mark": lambda writer: writer.update_identity(is_seeded=True),
 }
 
 

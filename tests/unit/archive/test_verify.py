@@ -15,7 +15,6 @@ import pytest
 import zstandard
 
 from busyapi.archive import paths
-from busyapi.archive.format import IdScheme
 from busyapi.archive.reader import scan_blocks
 from busyapi.archive_cli.line_filter import Query
 from busyapi.archive_cli.partitions import find_partitions
@@ -23,6 +22,7 @@ from busyapi.archive_cli.query import select_lines
 from busyapi.archive_cli.snapshot import ArchiveNotFound
 from busyapi.archive_cli.verify import ArchiveProblem, PartitionReport, verify_archive
 from busyapi.ids import Seq
+from busyapi.strides import IdScheme
 from testkit.archive.builder import (
     RECEIVED_MS,
     abandon_writer,
@@ -393,7 +393,9 @@ def test_blocks_written_after_a_torn_one_was_read_do_not_make_it_damage(
         real = os.fstat(file.fileno())
         old_stat = os.stat_result([*real[:6], end, *real[7:]])
         monkeypatch.setattr(os, "fstat", lambda _: old_stat)
-        assert [block.end for block in scan_blocks(file.fileno(), IdScheme(0, 1))] == [first.end]
+        assert [block.end for block in scan_blocks(file.fileno(), IdScheme.fixed(0, 1))] == [
+            first.end
+        ]
 
 
 def test_memory_does_not_grow_with_the_archive(fast_path: Path) -> None:

@@ -12,6 +12,7 @@ from busyapi.commit.pool import CommitterPool
 from busyapi.errors import NotSeeded, Overloaded
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import parse_redis_url
+from busyapi.strides import Strides
 from testkit.in_process import RecordingObserver
 
 
@@ -34,8 +35,13 @@ def make_pool(count: int, max_usages: int = 100) -> CommitterPool:
 
 
 def mark_ready(committer: Committer) -> None:
-    committer._session = object()  # type: ignore[assignment]
+    committer.session = object()  # type: ignore[assignment]
     committer.connection_state.mark_connected()
+
+
+def know_strides(pool: CommitterPool, text: str) -> None:
+    for committer in pool.committers:
+        committer.strides = Strides.parse(text)
 
 
 def submit(pool: CommitterPool, lines: list[bytes], key: IdempotencyKey | None = None) -> int:
@@ -47,10 +53,19 @@ def submit(pool: CommitterPool, lines: list[bytes], key: IdempotencyKey | None =
 
 def test_ids_of_partitions_interleave_and_never_repeat() -> None:
     pool = make_pool(4)
+    know_strides(pool, "4 1:4")
     assert pool.make_ids(Seq(3), 3, 0) == [1, 5, 9]
     assert pool.make_ids(Seq(3), 2, 3) == [8, 12]
     usage_ids = [usage_id for p in range(4) for usage_id in pool.make_ids(Seq(100), 100, p)]
     assert sorted(usage_ids) == list(range(1, 401))
+
+
+def test_ids_follow_the_strides_of_their_partition() -> None:
+    pool = make_pool(2)
+    know_strides(pool, "1 1:1 5:2")
+    assert pool.make_ids(Seq(4), 2, 0) == [3, 4]
+    assert pool.make_ids(Seq(6), 2, 0) == [9, 11]
+    assert pool.make_id(5, 1) == 10
 
 
 async def test_requests_rotate_while_all_committers_are_equal() -> None:
@@ -68,8 +83,20 @@ async def test_request_goes_to_a_ready_committer_with_less_work() -> None:
     assert {submit(pool, [b"{}"]) for _ in range(6)} == {1}
 
 
+async def test_key_goes_to_the_same_partition_when_partitions_are_added() -> None:
+    pool, larger = make_pool(3), make_pool(8)
+    with pytest.raises(NotSeeded):
+        submit(larger, [b"{}"], IdempotencyKey("a", "body", "a"))
+    for one in (pool, larger):
+        know_strides(one, "3 1:3")
+    for name in "abcdefghijkl":
+        key = IdempotencyKey(name, "body", name)
+        assert submit(pool, [b"{}"], key) == submit(larger, [b"{}"], key)
+
+
 async def test_key_always_goes_to_the_same_committer_ready_or_not() -> None:
     pool = make_pool(4)
+    know_strides(pool, "4 1:4")
     partitions = {}
     for name in "abcdefghijkl":
         partitions[name] = submit(pool, [b"{}"], IdempotencyKey(name, "body", name))

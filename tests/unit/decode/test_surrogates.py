@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from busyapi.decode.batch import BatchLimits, DecodedBatch, decode_batch
 from busyapi.decode.incremental import run_to_completion
 from busyapi.decode.limits import LONG_BYTES
 from busyapi.decode.surrogates import mark_unpaired
@@ -43,6 +44,37 @@ def test_a_named_text_is_refused_and_not_changed(*, member: str, pad: int, stric
     usage[member], usage["other"] = "x\ufffd", "\ud800"
     line = decode_usage(json.dumps(usage).encode(), strict=strict)
     assert json.loads(line)[member] == "x\ufffd"
+
+
+def decode_items(*usages: bytes) -> DecodedBatch:
+    limits = BatchLimits(100, 65_536)
+    raw = b"[" + b",".join(usages) + b"]"
+    return run_to_completion(decode_batch(raw, ndjson=False, strict=True, limits=limits))
+
+
+@pytest.mark.parametrize("pad", PADS)
+def test_names_that_become_equal_are_one_member(pad: int) -> None:
+    more = b',"\\ud800":1,"\\ufffd":[2,1e-400],"a":3,"pad":"%b"}' % (b"p" * pad)
+    raw = USAGE[:-1] + more
+    expected = USAGE[:-1] + ',"\ufffd":[2,1e-400],"a":3,'.encode() + more.rpartition(b",")[2]
+    assert decode_usage(raw, strict=True) == expected
+    assert decode_items(USAGE, raw).lines == [USAGE, expected]
+
+
+@given(st.lists(st.sampled_from(range(6)), min_size=1, max_size=20))
+def test_items_of_a_batch_do_not_depend_on_their_neighbours(choices: list[int]) -> None:
+    cut = USAGE[:-1] + b',"x":"\\ud83d"}'
+    usages = [
+        *(USAGE, cut, cut.replace(b'"100"', b"1e2"), cut[:-1] + b',"y":1e-400}'),
+        *(cut[:-1] + b',"y":1e400,"y":1}', cut.replace(b'"x"', b'"timestamp":1,"x"')),
+    ]
+    batch = decode_items(*(usages[choice] for choice in choices))
+    assert batch.lines == [decode_usage(usages[choice], strict=True) for choice in choices]
+    assert list(batch.implausible_times) == [at for at, choice in enumerate(choices) if choice == 5]
+    named = USAGE.replace(b'"Albuterol"', b'"\\ud83d"')
+    with pytest.raises(InvalidUsage) as caught:
+        decode_items(*(usages[choice] for choice in choices), named)
+    assert [error.pointer for error in caught.value.errors] == [f"/{len(choices)}/medication"]
 
 
 def test_an_error_keeps_its_place() -> None:

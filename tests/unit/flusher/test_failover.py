@@ -15,11 +15,12 @@ ARCHIVE = ArchiveEvidence("archive", Seq(100))
 
 def make_server(name: str, seq: int | None, *, offset: int = 1, run_id: str = "") -> ReplicaServer:
     """Return a replica with the data of this archive; by default the process that was a holder."""
-    data = ServerData(run_id or f"process-{name}", "archive", None if seq is None else Seq(seq))
+    known = None if seq is None else Seq(seq)
+    data = ServerData(run_id or f"process-{name}", "archive", known, "history")
     return ReplicaServer(f"{name}:1", was_reached=True, offset=offset, data=data)
 
 
-HOLDERS = Holders({f"{name}:1": f"process-{name}" for name in "abc"}, seq=Seq(50))
+HOLDERS = Holders({f"{name}:1": f"process-{name}" for name in "abc"}, seq=Seq(50), replid="history")
 BEHIND = make_server("a", 100, offset=10)
 AHEAD = make_server("b", 100, offset=20)
 LOST = ReplicaServer("c:1", problem="c:1 cannot be inspected")
@@ -55,6 +56,21 @@ def test_holder_that_calls_itself_a_primary_is_passed_over_and_named() -> None:
     primary = AHEAD._replace(is_primary=True)
     assert choose([primary, BEHIND]).server == BEHIND
     assert choose([primary]).reason == "b:1 is a primary that the flusher has not chosen"
+
+
+def test_holder_that_began_another_history_must_have_what_the_archive_has() -> None:
+    copied = make_server("a", 99)._replace(offset=30)
+    copied = copied._replace(data=copied.data._replace(replid="other"))
+    choice = choose([copied, LOST])
+    assert choice.server is None
+    assert (
+        "has copied the data of a server that began another history, and ends at" in choice.reason
+    )
+    complete = copied._replace(data=copied.data._replace(seq=Seq(100)))
+    assert choose([complete, LOST]).reason.startswith("a:1 has copied the data")
+    assert choose([complete, BEHIND]).server == BEHIND
+    promoted = copied.data._replace(previous_replid="history")
+    assert choose([copied._replace(data=promoted)]).server is not None
 
 
 def test_none_is_chosen_if_none_is_reached() -> None:

@@ -10,14 +10,17 @@ HOLDERS = Holders({"a:1": "a", "b:1": "b"})
 RECORD = ReplicaRecord("a-1", frozenset({"b:1"}), "0-0", predecessors=("x-1",))
 
 
-def make_primary(server_id: str, record: ReplicaRecord | None) -> PrimaryReplicas:
-    """Return a primary whose data has a record."""
-    data = ServerData(server_id.partition("-")[0])
+def make_primary(
+    server_id: str, record: ReplicaRecord | None, *, continues: str = "1"
+) -> PrimaryReplicas:
+    """Return a primary whose data has a record, and whose history continues another one."""
+    run_id, _, replid = server_id.partition("-")
+    data = ServerData(run_id, replid=replid, previous_replid=continues)
     return PrimaryReplicas("b:1", server_id, ReplicaView((), ""), record, True, data)  # noqa: FBT003
 
 
 def test_holder_has_everything_of_its_predecessors_and_of_theirs() -> None:
-    assert find_predecessors(make_primary("b-1", RECORD), HOLDERS) == ("x-1", "a-1")
+    assert find_predecessors(make_primary("b-2", RECORD), HOLDERS) == ("x-1", "a-1")
 
 
 def test_primary_of_the_record_keeps_its_predecessors() -> None:
@@ -25,21 +28,27 @@ def test_primary_of_the_record_keeps_its_predecessors() -> None:
 
 
 def test_server_that_is_no_holder_or_has_restarted_proves_nothing() -> None:
-    assert find_predecessors(make_primary("c-1", RECORD), HOLDERS) == ()
+    assert find_predecessors(make_primary("c-2", RECORD), HOLDERS) == ()
+
+
+def test_holder_that_has_copied_the_data_of_another_history_proves_nothing() -> None:
+    # Its primary restarted on an older volume, whose data has the record from before the restart.
+    assert find_predecessors(make_primary("b-3", RECORD, continues="2"), HOLDERS) == ()
+    assert find_predecessors(make_primary("b-3", RECORD, continues="0" * 40), HOLDERS) == ()
 
 
 def test_server_without_a_record_proves_nothing() -> None:
-    assert find_predecessors(make_primary("b-1", None), HOLDERS) == ()
+    assert find_predecessors(make_primary("b-2", None), HOLDERS) == ()
 
 
 def test_holder_of_a_primary_that_proved_nothing_has_the_usages_of_that_one_only() -> None:
     record = RECORD._replace(predecessors=())
-    assert find_predecessors(make_primary("b-1", record), HOLDERS) == ("a-1",)
+    assert find_predecessors(make_primary("b-2", record), HOLDERS) == ("a-1",)
 
 
 def test_number_of_predecessors_is_limited() -> None:
     record = RECORD._replace(predecessors=tuple(f"x-{n}" for n in range(MAX_PREDECESSORS)))
-    listed = find_predecessors(make_primary("b-1", record), HOLDERS)
+    listed = find_predecessors(make_primary("b-2", record), HOLDERS)
     assert (len(listed), listed[-1]) == (MAX_PREDECESSORS, "a-1")
 
 

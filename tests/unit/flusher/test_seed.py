@@ -10,18 +10,20 @@ from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import LossSuspected, PartitionMismatch
 from busyapi.flusher.ownership import PartitionConfig, check_archive_complete, check_config
-from busyapi.flusher.seed import _jump_reason, doubt_reason
+from busyapi.flusher.record import doubt_reason
+from busyapi.flusher.seed import _jump_reason
 from busyapi.ids import Seq
 from busyapi.stream.durability import ServerInfo
 from busyapi.stream.keys import PREFIX
 from busyapi.stream.snapshot import PartitionSnapshot
 from busyapi.stream.state import PartitionState
+from busyapi.strides import Strides
 
 SERVER = ServerInfo("this", "master", 0, was_promoted=False, memory_bytes=0, memory_max_bytes=0)
 STATE = PartitionState(
     epoch="e",
     server_id="this",
-    partitions=1,
+    strides=Strides.fixed(1),
     bound=100,
     archived=Seq(10),
     skipped=10,
@@ -100,8 +102,8 @@ def test_archive_behind_redis_names_both_seqs_and_the_command(writer: PartitionW
 
 def test_other_number_of_partitions_is_named_with_the_own(writer: PartitionWriter) -> None:
     with pytest.raises(PartitionMismatch, match=r"with 4 partitions, BUSYAPI_PARTITIONS says 1"):
-        check_config(STATE._replace(partitions=4), writer.identity, CONFIG, PREFIX)
-    check_config(STATE._replace(partitions=None), writer.identity, CONFIG, PREFIX)
+        check_config(STATE._replace(strides=Strides.fixed(4)), writer.identity, CONFIG, PREFIX)
+    check_config(STATE._replace(strides=None), writer.identity, CONFIG, PREFIX)
 
 
 def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:
