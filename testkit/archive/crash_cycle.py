@@ -51,9 +51,11 @@ def import_modules() -> None:
 
 def set_format(number: int) -> None:
     """Write archives of this format."""
+    from busyapi.archive import open_index  # noqa: PLC0415
     from testkit.archive import builder  # noqa: PLC0415
 
     builder.chosen_format = number
+    open_index.WRITE_INTERVAL_BYTES = 1
 
 
 def prepare(root: Path) -> None:

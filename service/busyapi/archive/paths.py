@@ -10,6 +10,7 @@
                2026-11-23/usages-p00-<first>-<last>.ndjson.zst      a finished segment
                           _usages-p00-<first>-<last>.index          its index (format 2)
                           usages-p00-<first>-open.ndjson.zst        the open segment (format 2)
+                          _usages-p00-<first>-open.index            its index
                           usages-p00-<first>.ndjson.zst.open        the open segment (format 1)
                           gap-p00-<from>-<to>.json                  seqs that were skipped
                           quarantine-p00-<first>-<last>.bin         an unreadable entry
@@ -90,7 +91,7 @@ _KINDS = {
     ("gap", ".json"): FileKind.GAP,
     ("quarantine", ".bin"): FileKind.QUARANTINE,
 }
-_INDEX = re.compile(r"_usages-p(\d{2,})-(\d{16})-(\d{16})\.index")
+_INDEX = re.compile(r"_usages-p(\d{2,})-(\d{16})-(\d{16}|open)\.index")
 _ENDS = {kind: (stem, end) for (stem, end), kind in _KINDS.items()}
 
 
@@ -132,9 +133,15 @@ def name_open_segment(day: str, partition: int, first: Seq) -> ArchiveFile:
 
 
 def index_path(file: ArchiveFile) -> str:
-    """Return the path of a segment's index, relative to the partition's folder."""
+    """Return the path of a segment's index, relative to the partition's folder.
+
+    That of an open segment is the same under both of its names.
+    """
     day, _, name = file.path.partition("/")
-    return f"{day}/_{name.partition('.')[0]}.index"
+    stem = name.partition(".")[0]
+    if file.kind is FileKind.OPEN:
+        stem = f"{stem.removesuffix('-open')}-open"
+    return f"{day}/_{stem}.index"
 
 
 def parse_file_name(day: str, name: str, partition: int) -> ArchiveFile | None:

@@ -5,9 +5,10 @@ Each function holds at most one block in memory, whatever the size of the file.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, Self
 from zlib import crc32
 
 from busyapi.archive.compression import decompress
@@ -50,6 +51,10 @@ class Block(NamedTuple):
     def end(self) -> int:
         """The offset after it."""
         return self.offset + self.size
+
+    def without_data(self) -> Self:
+        """Return its position and header only, which take little memory."""
+        return self._replace(data=b"", content=b"")
 
     def read(self) -> bytes:
         """Return its lines, each with its newline.
@@ -147,12 +152,15 @@ def read_block_again(fd: int, block: Block, name: str) -> Block:
     return again
 
 
-def scan_blocks(fd: int, ids: IdScheme) -> Iterator[Block]:
+def scan_blocks(
+    fd: int, ids: IdScheme, known: Mapping[int, BlockHeader] = MappingProxyType({})
+) -> Iterator[Block]:
     """Yield every valid block in a file, including those after damage.
 
     If a block does not begin where the previous one ends, the bytes between them are damage. The
     last block is followed by a footer (format 1), a torn block, or nothing. `ids` says which lines
-    belong to the file; blocks of format 1 state it themselves.
+    belong to the file; blocks of format 1 state it themselves. A frame at an offset of `known` that
+    has the checksum stated there is not decompressed.
     """
     # The end stays fixed: a block that is being written now must not look like damage because a
     # later block follows it.
@@ -160,13 +168,24 @@ def scan_blocks(fd: int, ids: IdScheme) -> Iterator[Block]:
     is_framed = read_format(fd) > 1
     offset: int | None = 0
     while offset is not None and offset < end:
-        block = read_frame_block(fd, offset, end, ids) if is_framed else read_block_at(fd, offset)
+        if is_framed:
+            block = _read_known_frame(fd, offset, known) or read_frame_block(fd, offset, end, ids)
+        else:
+            block = read_block_at(fd, offset)
         if block and block.end <= end:
             yield block
             offset = block.end
         else:
             find = find_next_frame if is_framed else _find_next_header
             offset = find(fd, offset + 1)
+
+
+def _read_known_frame(fd: int, offset: int, known: Mapping[int, BlockHeader]) -> Block | None:
+    if (header := known.get(offset)) is None:
+        return None
+    data = os.pread(fd, header.length, offset)
+    is_same = len(data) == header.length and crc32(data) == header.checksum
+    return Block(offset, header, data, len(data)) if is_same else None
 
 
 def scan_headers(fd: int) -> Iterator[Block]:

@@ -9,7 +9,8 @@
       damaged, or shorter than  set aside; published usages are missing
         the high-water mark
     file set aside            its complete blocks go into new segments; between them are holes
-    index                     rebuilt if it does not match its segment; removed without one
+    index                     rebuilt if it does not match its segment; removed without one, or if
+                              its segment was open
 
 Recovery never appends to an open file: after a failed fsync the page cache may differ from the
 disk, so only a new file with its own fsync is known to be on disk. A hole stays until an operator
@@ -22,7 +23,7 @@ segments only the names are read.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from busyapi.archive.format_version import require_known_version
 from busyapi.archive.fsync import rename_file, sync_folder
 from busyapi.archive.identity import Identity
 from busyapi.archive.index_file import replace_index
+from busyapi.archive.open_index import read_open_index
 from busyapi.archive.open_segment import OpenSegmentScan, scan_open_segment
 from busyapi.archive.paths import TEMPORARY_SUFFIX, ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange, find_holes, find_overlaps
@@ -76,7 +78,7 @@ class Recovery:
         for file, scan in scans:
             self._finish_open_segment(file, scan)
         for file in self._files_of(FileKind.DAMAGED):
-            self._salvage(file, file.last)
+            self._salvage(file)
         for one, other in find_overlaps(self.files):
             raise ArchiveDamaged(
                 f"{one.path} and {other.path} in {self._folder} hold the same seqs. If you restored"
@@ -165,9 +167,12 @@ class Recovery:
 
     def _copy_blocks(self, file: ArchiveFile) -> OpenSegmentScan:
         """Copy the complete blocks of an open segment that no finished file holds."""
+        ids = self._identity.ids
+        known = read_open_index(self._folder / paths.index_path(file), ids)
         with self._open_file(file) as fd:
-            scan = scan_open_segment(fd, file.first, self._identity.ids)
-        self._salvage(file._replace(first=scan.first_seq(file.first)), scan.last_seq(Seq(0)))
+            scan = scan_open_segment(fd, file.first, ids, known)
+            missing = self._list_missing(scan.first_seq(file.first), scan.last_seq(Seq(0)))
+            self._copy_missing(fd, file.day, scan.blocks, missing)
         return scan
 
     def _finish_open_segment(self, file: ArchiveFile, scan: OpenSegmentScan) -> None:
@@ -189,20 +194,27 @@ class Recovery:
     def _is_own_block(self, block: Block) -> bool:
         return block.header.owner == self._identity.owner_at(block.header.first)
 
-    def _salvage(self, file: ArchiveFile, last: Seq) -> None:
-        """Copy the complete blocks that fill holes into finished segments, one for each run."""
-        missing = list(find_holes(self.files, max(file.first, self._identity.kept_from), last))
-        if not missing:
-            return
-        with self._open_file(file) as fd:
-            runs: list[list[Block]] = []
-            for block in scan_blocks(fd, self._identity.ids):
-                if self._is_own_block(block) and _fills(block, missing):
-                    if not runs or block.header.first != runs[-1][-1].header.last + 1:
-                        runs.append([])
-                    runs[-1].append(block._replace(data=b"", content=b""))
-            for run in runs:
-                self._copy_run(fd, file.day, run)
+    def _salvage(self, file: ArchiveFile) -> None:
+        """Copy the complete blocks of a file set aside that no finished file holds."""
+        if missing := self._list_missing(file.first, file.last):
+            with self._open_file(file) as fd:
+                self._copy_missing(fd, file.day, scan_blocks(fd, self._identity.ids), missing)
+
+    def _list_missing(self, first: Seq, last: Seq) -> list[SeqRange]:
+        return list(find_holes(self.files, max(first, self._identity.kept_from), last))
+
+    def _copy_missing(
+        self, fd: int, day: str, blocks: Iterable[Block], missing: list[SeqRange]
+    ) -> None:
+        """Copy the blocks that fill holes into finished segments, one for each run."""
+        runs: list[list[Block]] = []
+        for block in blocks:
+            if self._is_own_block(block) and _fills(block, missing):
+                if not runs or block.header.first != runs[-1][-1].header.last + 1:
+                    runs.append([])
+                runs[-1].append(block.without_data())
+        for run in runs:
+            self._copy_run(fd, day, run)
 
     def _copy_run(self, fd: int, day: str, run: list[Block]) -> None:
         """Copy blocks that follow each other into one finished segment, on disk."""

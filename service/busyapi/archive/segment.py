@@ -28,6 +28,7 @@ from busyapi.archive.fsync import create_file, make_folder, rename_file, sync_fi
 from busyapi.archive.identity import Identity
 from busyapi.archive.index_file import write_temporary_index
 from busyapi.archive.lock import is_same_file
+from busyapi.archive.open_index import OpenIndex
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.reader import Block, read_indexed_block, scan_blocks
 from busyapi.errors import ArchiveDamaged, ArchiveTakenOver, FsyncFailed
@@ -64,6 +65,9 @@ class Segment:
         else:
             name = paths.name_open_segment(day, identity.partition, first)
         self.path = folder / (name.path + suffix)
+        # A copy that recovery or a conversion makes is never an open segment.
+        has_index = identity.format > 1 and not suffix
+        self._open_index = OpenIndex(folder / paths.index_path(name)) if has_index else None
         self._sha = hashlib.sha256()
         make_folder(folder / day)
         self._fd = create_file(self.path)
@@ -90,6 +94,8 @@ class Segment:
     def accept(self, header: BlockHeader, written: bytes, raw_bytes: int) -> None:
         """Make a written block part of the segment."""
         self.index.add(self.size, header)
+        if self._open_index:
+            self._open_index.add(self.size, header)
         self._sha.update(written)
         self.size += len(written)
         self.raw_bytes += raw_bytes
@@ -140,6 +146,8 @@ class Segment:
             self._finish_with_footer(file)
         else:
             self._finish_with_index(file)
+        if self._open_index:
+            self._open_index.remove()
         return file
 
     def check_ownership(self) -> None:

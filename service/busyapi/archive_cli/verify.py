@@ -115,7 +115,7 @@ class _PartitionCheck:
         highest = max([cursor, reached, *lasts])
         self._report.cursor = cursor
         self._compare(covering, SeqRange(kept_from, highest))
-        used = {paths.index_path(file) for file in files if file.kind is FileKind.SEGMENT}
+        used = {paths.index_path(file) for file in files}
         self._add_notes(files, [*others, *(path for path in indexes if path not in used)])
 
     def _read_kept_from(self) -> Seq:

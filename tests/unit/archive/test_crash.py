@@ -17,7 +17,12 @@ IN_CONVERSION = {"archive-convert-copied"}
 """test_convert.py kills there."""
 OF_FORMAT = {
     1: {"archive-after-footer"},
-    2: {"archive-after-index", "archive-write-index", "archive-recover-hide"},
+    2: {
+        "archive-after-index",
+        "archive-write-index",
+        "archive-write-open-index",
+        "archive-recover-hide",
+    },
 }
 """Failpoints in the code of one format only."""
 
