@@ -1,7 +1,7 @@
 """Other programs read the archive: each query of docs/reference/readers.md, on real archives.
 
-These programs are not part of `make test`: `make readers` installs them and runs the tests. A
-reader that is not installed is skipped.
+`make test-later` installs the readers that are small wheels, `make readers` the others too. Without
+them their tests are skipped.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,22 @@ from testkit.archive.builder import (
 
 PAGE = Path(__file__).parents[2] / "docs/reference/readers.md"
 PATTERN = "archive/p*/*/usages-*.ndjson.zst"
-FOLDER = Path(os.environ.get("READERS", ".venv/readers"))
-"""Holds the environments `main`, `spark-3.5` and `spark-4`, and aircompressor.jar."""
+FOLDER = Path(sys.prefix) / "readers"
+"""Holds the packages `wheels`, the environments `chdb`, `spark-3.5` and `spark-4`, and
+aircompressor.jar."""
 USAGES, PATIENT = 9000, "13"
+PACKAGES = {
+    "python-zstandard": "zstandard",
+    "DuckDB": "duckdb",
+    "Polars, eager and lazy": "polars",
+    "pandas": "pandas",
+    "pyarrow": "pyarrow",
+    "ClickHouse (chDB)": "chdb",
+    "DataFusion": "datafusion",
+    "Spark 4": "pyspark",
+    "Spark 3.5": "pyspark",
+}
+"""The package of each program that the page's table names."""
 ALL_TORN, TORN_IS_ERROR = "reads all complete usages", "error"
 TIMES = [
     '"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)"',
@@ -124,7 +138,7 @@ def run_query(root: Path, *command: str, **environment: str) -> str:
 
 
 def find_program(name: str) -> str:
-    path = FOLDER.resolve() / name
+    path = FOLDER / name
     if not path.exists():
         pytest.skip(f"{name} is not installed")
     return str(path)
@@ -147,25 +161,30 @@ def check_torn(answer: str, torn: str) -> None:
         check_answer(answer)
 
 
-PYTHON_READERS = {
+WHEELS = {
     "python-zstandard": ALL_TORN,
     "DuckDB": ALL_TORN,
     "Polars": TORN_IS_ERROR,
     "Polars, eager": TORN_IS_ERROR,
     "pandas": ALL_TORN,
     "pyarrow": TORN_IS_ERROR,
-    "ClickHouse": ALL_TORN,
     "DataFusion": TORN_IS_ERROR,
 }
 
 
-@pytest.mark.parametrize("reader", PYTHON_READERS)
+@pytest.mark.parametrize("reader", WHEELS)
 def test_a_reader_in_python_finds_every_usage_and_those_of_a_patient(
     root: Path, torn_root: Path, reader: str
 ) -> None:
-    python = find_program("main/bin/python")
-    check_answer(run_query(root, python, "-c", find_block(reader)))
-    check_torn(run_query(torn_root, python, "-c", find_block(reader)), PYTHON_READERS[reader])
+    command, path = (sys.executable, "-c", find_block(reader)), str(FOLDER / "wheels")
+    check_answer(run_query(root, *command, PYTHONPATH=path))
+    check_torn(run_query(torn_root, *command, PYTHONPATH=path), WHEELS[reader])
+
+
+def test_clickhouse_finds_every_usage_and_those_of_a_patient(root: Path, torn_root: Path) -> None:
+    command = find_program("chdb/bin/python"), "-c", find_block("ClickHouse")
+    for folder in (root, torn_root):
+        check_answer(run_query(folder, *command))
 
 
 @pytest.mark.parametrize(("version", "torn"), [("3.5", TORN_IS_ERROR), ("4", ALL_TORN)])
@@ -209,6 +228,14 @@ def test_aircompressor_finds_every_usage_and_those_of_a_patient(
             rows = [json.loads(line) for line in result.stdout.split("\n") if line]
             ids = [row["id"] for row in rows if str(row["usage"]["patientId"]) == PATIENT]
             check_answer(json.dumps([len(rows), ids]))
+
+
+def test_the_page_has_the_versions_of_the_locks() -> None:
+    locks = [*Path(__file__).parent.glob("*.lock"), PAGE.parents[2] / "requirements-test.lock"]
+    text = "\n".join(path.read_text() for path in locks)
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([\d.]+) \|", PAGE.read_text(), re.MULTILINE))
+    for program, package in PACKAGES.items():
+        assert re.search(rf"^{package}=={re.escape(rows[program])}\.", text, re.MULTILINE), program
 
 
 def test_the_pattern_finds_every_segment_and_no_other_file(root: Path) -> None:
