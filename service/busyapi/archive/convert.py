@@ -17,18 +17,19 @@ from pathlib import Path
 from busyapi.archive import paths
 from busyapi.archive.compression import read_content_size
 from busyapi.archive.identity import Identity, read_identity
-from busyapi.archive.index_file import replace_index
+from busyapi.archive.index_file import read_patients, replace_index
 from busyapi.archive.lock import is_same_file
 from busyapi.archive.paths import ArchiveFile
+from busyapi.archive.patient_filter import PatientCollector
 from busyapi.archive.reader import (
     matches_file,
     read_format,
     read_summary,
     scan_blocks,
-    summarize_blocks,
     verify_sha256,
 )
 from busyapi.archive.segment import Segment
+from busyapi.archive.segment_state import summarize_blocks
 from busyapi.errors import ArchiveDamaged, ArchiveTakenOver
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
@@ -45,7 +46,7 @@ class Conversion(Enum):
 
 
 def convert_segment(folder: Path, file: ArchiveFile, identity: Identity, target: int) -> Conversion:
-    """Rewrite a finished segment in a format, on disk; rebuild its index if that is missing.
+    """Rewrite a finished segment in a format, on disk.
 
     The caller holds the folder's lock for conversions. If the target is format 1, it also holds the
     folder's lock, because the identity still says 2.
@@ -58,7 +59,7 @@ def convert_segment(folder: Path, file: ArchiveFile, identity: Identity, target:
     fd = os.open(folder / file.path, os.O_RDONLY)
     try:
         if read_format(fd) == target:
-            return _complete_index(fd, folder, file, identity)
+            return Conversion.NOTHING
         _require_intact(fd, folder, file, identity)
         rewritten = identity._replace(format=target)
         copy = Segment(folder, rewritten, file.day, file.first, COPY_SUFFIX)
@@ -84,14 +85,29 @@ def delete_copies(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _complete_index(fd: int, folder: Path, file: ArchiveFile, identity: Identity) -> Conversion:
-    if read_format(fd) == 1 or read_summary(fd, folder, file) is not None:
-        return Conversion.NOTHING
-    summary = summarize_blocks(fd, file, identity.ids)
-    if summary is None:
-        raise ArchiveDamaged(f"{file.path} is damaged")
-    replace_index(folder, file, summary)
-    return Conversion.INDEXED
+def complete_index(folder: Path, file: ArchiveFile, identity: Identity) -> Conversion:
+    """Make the index of a segment of format 2 if it is missing or has no filter of patients.
+
+    Raises: as `convert_segment`.
+    """
+    fd = os.open(folder / file.path, os.O_RDONLY)
+    try:
+        if read_format(fd) == 1:
+            return Conversion.NOTHING
+        stated = read_summary(fd, folder, file)
+        if stated and read_patients(folder, file):
+            return Conversion.NOTHING
+        patients = PatientCollector()
+        summary = summarize_blocks(fd, file, identity.ids, patients.add)
+        if summary is None or (stated and stated.sha256 != summary.sha256):
+            # The old index stays: it proves that a byte has changed.
+            raise ArchiveDamaged(f"{file.path} is damaged")
+        replace_index(folder, file, summary, patients.build())
+        if not is_same_file(fd, folder / file.path):  # retention deleted it meanwhile
+            (folder / paths.index_path(file)).unlink(missing_ok=True)
+        return Conversion.INDEXED
+    finally:
+        os.close(fd)
 
 
 def _require_intact(fd: int, folder: Path, file: ArchiveFile, identity: Identity) -> None:

@@ -22,9 +22,9 @@ from busyapi.archive.reader import (
     read_indexed_block,
     read_summary,
     scan_blocks,
-    summarize_blocks,
 )
 from busyapi.archive.segment import Segment
+from busyapi.archive.segment_state import summarize_blocks
 from busyapi.errors import ArchiveDamaged, UsageExpired
 from busyapi.ids import Seq
 

@@ -18,7 +18,6 @@ from busyapi.archive.format import (
     TRAILER_SIZE,
     BlockHeader,
     IndexEntry,
-    SegmentIndex,
     SegmentSummary,
     decode_block_header,
     decode_footer,
@@ -246,38 +245,6 @@ def read_summary(fd: int, folder: Path, file: ArchiveFile) -> SegmentSummary | N
         return read_footer(fd)
     summary = read_index(folder, file)
     return summary if summary and summary.offset == os.fstat(fd).st_size else None
-
-
-def summarize_blocks(fd: int, file: ArchiveFile, ids: IdScheme) -> SegmentSummary | None:
-    """Read all of a finished segment of format 2, and return what its index must state.
-
-    Return None if it is not complete: a byte of it is in no block, or a seq of its name is not in
-    it. The blocks follow each other in seqs and in bytes, and have one stride.
-    """
-    index, sha256 = SegmentIndex(), hashlib.sha256()
-    next_seq, end, raw_bytes, owner = file.first, 0, 0, ids.owner_at(file.first)
-    for block in scan_blocks(fd, ids):
-        header = block.header
-        if (block.offset, header.first, header.owner) != (end, next_seq, owner):
-            return None
-        index.add(end, header)
-        sha256.update(block.data)
-        next_seq, end = Seq(header.last + 1), block.end
-        raw_bytes += len(block.content)
-    if (end, next_seq) != (os.fstat(fd).st_size, file.last + 1) or not len(index):
-        return None
-    count = file.last - file.first + 1
-    return SegmentSummary(
-        *owner,
-        file.first,
-        file.last,
-        count,
-        raw_bytes,
-        index,
-        end,
-        sha256.digest(),
-        format=2,
-    )
 
 
 def verify_sha256(fd: int, summary: SegmentSummary) -> bool:

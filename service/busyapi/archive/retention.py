@@ -22,7 +22,8 @@ from busyapi.archive import identity, paths
 from busyapi.archive.fsync import sync_folder
 from busyapi.archive.identity import Identity
 from busyapi.archive.paths import ArchiveFile, FileKind, utc_day
-from busyapi.archive.reader import read_format, read_latest_received, read_summary, summarize_blocks
+from busyapi.archive.reader import read_format, read_latest_received, read_summary
+from busyapi.archive.segment_state import summarize_blocks
 from busyapi.errors import ArchiveDamaged, ArchiveError, ArchiveFull, FsyncFailed
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq

@@ -4,19 +4,23 @@ In format 2 the segment counts, and the index is only a statement about it: a mi
 of another file, does not make a segment damaged.
 """
 
+import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from busyapi.archive import paths
-from busyapi.archive.format import SegmentSummary
+from busyapi.archive.format import SegmentIndex, SegmentSummary
 from busyapi.archive.paths import ArchiveFile
 from busyapi.archive.reader import (
     matches_file,
     read_format,
     read_summary,
-    summarize_blocks,
+    scan_blocks,
     verify_sha256,
 )
+from busyapi.ids import Seq
 from busyapi.strides import IdScheme
 
 
@@ -50,3 +54,40 @@ def inspect_segment(fd: int, folder: Path, file: ArchiveFile, ids: IdScheme) -> 
     had_index = (folder / paths.index_path(file)).exists()
     problem = "had an index of another file, or a damaged one, which was replaced"
     return SegmentState(True, problem if had_index else "", summary)  # noqa: FBT003 - a field
+
+
+def summarize_blocks(
+    fd: int, file: ArchiveFile, ids: IdScheme, on_lines: Callable[[bytes], None] = lambda _: None
+) -> SegmentSummary | None:
+    """Read all of a finished segment of format 2, and return what its index must state.
+
+    `on_lines` gets the lines of each block.
+
+    Return None if it is not complete: a byte of it is in no block, or a seq of its name is not in
+    it. The blocks follow each other in seqs and in bytes, and have one stride.
+    """
+    index, sha256 = SegmentIndex(), hashlib.sha256()
+    next_seq, end, raw_bytes, owner = file.first, 0, 0, ids.owner_at(file.first)
+    for block in scan_blocks(fd, ids):
+        header = block.header
+        if (block.offset, header.first, header.owner) != (end, next_seq, owner):
+            return None
+        index.add(end, header)
+        sha256.update(block.data)
+        next_seq, end = Seq(header.last + 1), block.end
+        raw_bytes += len(block.content)
+        on_lines(block.content)
+    if (end, next_seq) != (os.fstat(fd).st_size, file.last + 1) or not len(index):
+        return None
+    count = file.last - file.first + 1
+    return SegmentSummary(
+        *owner,
+        file.first,
+        file.last,
+        count,
+        raw_bytes,
+        index,
+        end,
+        sha256.digest(),
+        format=2,
+    )

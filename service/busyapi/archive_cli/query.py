@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from busyapi.archive import high_water
 from busyapi.archive.block_builder import MAX_RECEIVED_MS
+from busyapi.archive.format import IndexEntry
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange
 from busyapi.archive.reader import read_indexed_block, read_summary, scan_blocks
@@ -52,7 +53,14 @@ def select_lines(
         times.add_block(earliest_ms, latest_ms)
         return query.may_match_block(earliest_ms, latest_ms)
 
-    reader = OrderedReader(partition, may_match_block, report, seqs)
+    def skip_block(entry: IndexEntry) -> bool:
+        if is_covered := query.covers_block(entry.earliest_ms, entry.latest_ms):
+            times.lines_in_time += entry.last - entry.first + 1
+        return is_covered
+
+    reader = OrderedReader(
+        partition, may_match_block, report, seqs, patients=query.patients, skip_block=skip_block
+    )
     for part in reader.read_blocks(advance):
         header = part.block.header
         try:

@@ -14,7 +14,12 @@ from pathlib import Path
 
 from busyapi.archive import identity as identities
 from busyapi.archive import paths
-from busyapi.archive.convert import Conversion, convert_segment, delete_copies
+from busyapi.archive.convert import (
+    Conversion,
+    complete_index,
+    convert_segment,
+    delete_copies,
+)
 from busyapi.archive.format_version import NEWEST_FORMAT
 from busyapi.archive.fsync import translate_full_volume
 from busyapi.archive.identity import Identity
@@ -57,7 +62,11 @@ def add_commands(add: Add) -> None:
 
 
 def _upgrade(options: argparse.Namespace) -> int:
-    """Rewrite the segments of older formats in the newest one, and make missing indexes.
+    """Rewrite the segments of older formats in the newest one, and complete their indexes.
+
+    An index gets a filter of the patients in its segment, with which `cat --patient` and `export
+    --patient` read only the segments that may hold a patient. The flusher makes no filters, so run
+    this command from time to time.
 
     A flusher may run meanwhile: then its newest segments are left for a later run. Each segment is
     copied, compared and replaced, so the command may be ended at any time and repeated. It needs
@@ -160,7 +169,11 @@ def _convert_segments(partition: ArchivePartition, target: int, left: int) -> bo
             for file in segments:
                 progress.advance(_size(folder / file.path))
                 try:
-                    counts[convert_segment(folder, file, identity, target)] += 1
+                    done = convert_segment(folder, file, identity, target)
+                    if target != _OLDEST_FORMAT:
+                        indexed = complete_index(folder, file, identity)
+                        done = indexed if done is Conversion.NOTHING else done
+                    counts[done] += 1
                 except FileNotFoundError:
                     continue  # retention deleted it
                 except (ArchiveDamaged, ArchiveTakenOver) as error:
@@ -169,7 +182,7 @@ def _convert_segments(partition: ArchivePartition, target: int, left: int) -> bo
                     failed += 1
     write_output(
         f"partition {identity.partition}: {counts[Conversion.REWRITTEN]} segments rewritten in"
-        f" format {target}, {counts[Conversion.INDEXED]} indexes made,"
+        f" format {target}, {counts[Conversion.INDEXED]} indexes completed,"
         f" {counts[Conversion.NOTHING]} segments unchanged"
         + (f", the newest {left} left while the flusher runs" if left else "")
         + "\n"

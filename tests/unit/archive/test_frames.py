@@ -103,13 +103,13 @@ def test_the_index_of_a_later_version_with_sections_is_read(tmp_path: Path) -> N
     writer.append([make_batch(1, 3)])
     writer.close()
     (path,) = tmp_path.rglob("_usages-*.index")
-    body = path.read_bytes()[:-4] + struct.pack("<II", 7, 3) + b"abc"
-    path.write_bytes(body + struct.pack("<I", zlib.crc32(body)))
+    index, section = path.read_bytes(), struct.pack("<II", 7, 3) + b"abc"
+    path.write_bytes(index + section + struct.pack("<I", zlib.crc32(index[60:92] + section)))
     writer = recover_writer(tmp_path)
     assert writer.damage_reports == []
     assert writer.find_line(Seq(2))
     writer.close()
-    assert path.read_bytes().startswith(body), "a valid index stays"
+    assert path.read_bytes().startswith(index), "a valid index stays"
 
 
 @pytest.mark.parametrize("frame", [make_frame(5, 3), make_long_frame(5)], ids=["short", "long"])

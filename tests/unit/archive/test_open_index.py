@@ -98,10 +98,10 @@ def recover_completely(root: Path, high_water: int | None) -> tuple[object, ...]
     set_high_water(root, high_water)
     writer = recover_writer(root)
     reports = [report.replace(str(root), "") for report in writer.damage_reports]
-    found = writer.cursor, writer.stats.highest_seq, reports
+    figures = writer.cursor, writer.stats.highest_seq, reports
     abandon_writer(writer)
     files = {path.name: path.read_bytes() for path in root.glob("p00/*/*")}
-    return *found, files
+    return *figures, files
 
 
 @pytest.mark.parametrize("high_water", [None, 10])
