@@ -17,12 +17,10 @@ from zlib import crc32
 from busyapi.archive.format import BlockHeader
 from busyapi.archive.fsync import write_at
 from busyapi.failpoints import failpoint
-from busyapi.ids import Seq
-from busyapi.strides import IdScheme
 
 WRITE_INTERVAL_BYTES = 1 << 20
 """The bytes of frames after which their entries are written."""
-_ENTRY = struct.Struct("<QQQQQII")
+_ENTRY = struct.Struct("<QIIQQQQII")
 _CRC = struct.Struct("<I")
 _ENTRY_BYTES = _ENTRY.size + _CRC.size
 
@@ -41,7 +39,7 @@ class OpenIndex:
         """Add a frame that is on disk."""
         if self._is_given_up:
             return
-        entry = _ENTRY.pack(offset, *header[2:])
+        entry = _ENTRY.pack(offset, *header)
         self._pending += entry + _CRC.pack(crc32(entry))
         self._pending_frame_bytes += header.length
         if self._pending_frame_bytes >= WRITE_INTERVAL_BYTES:
@@ -70,7 +68,7 @@ class OpenIndex:
         self._pending_frame_bytes = 0
 
 
-def read_open_index(path: Path, ids: IdScheme) -> dict[int, BlockHeader]:
+def read_open_index(path: Path) -> dict[int, BlockHeader]:
     """Return what an index states of its segment's frames, by their offsets.
 
     The caller compares the frames with it.
@@ -84,6 +82,6 @@ def read_open_index(path: Path, ids: IdScheme) -> dict[int, BlockHeader]:
         entry = raw[at : at + _ENTRY.size]
         if _CRC.unpack_from(raw, at + _ENTRY.size)[0] != crc32(entry):
             break
-        offset, first, *others = _ENTRY.unpack(entry)
-        headers[offset] = BlockHeader(*ids.owner_at(first), Seq(first), *others)
+        offset, *header = _ENTRY.unpack(entry)
+        headers[offset] = BlockHeader(*header)
     return headers

@@ -168,7 +168,7 @@ class Recovery:
     def _copy_blocks(self, file: ArchiveFile) -> OpenSegmentScan:
         """Copy the complete blocks of an open segment that no finished file holds."""
         ids = self._identity.ids
-        known = read_open_index(self._folder / paths.index_path(file), ids)
+        known = read_open_index(self._folder / paths.index_path(file))
         with self._open_file(file) as fd:
             scan = scan_open_segment(fd, file.first, ids, known)
             missing = self._list_missing(scan.first_seq(file.first), scan.last_seq(Seq(0)))

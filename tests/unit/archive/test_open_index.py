@@ -12,6 +12,8 @@ from busyapi.ids import Seq
 from testkit.archive.builder import (
     abandon_writer,
     find_open_segment,
+    find_open_segments,
+    find_segments,
     make_batch,
     read_blocks,
     recover_writer,
@@ -19,7 +21,7 @@ from testkit.archive.builder import (
 )
 
 BLOCKS = (3, 1, 4, 2)
-ENTRY_BYTES = 52
+ENTRY_BYTES = 60
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +125,7 @@ def test_a_useless_index_costs_no_usage(fast_path: Path, damage: str) -> None:
     index = write_open_segment(fast_path / "archive")
     match damage:
         case "torn":
-            index.write_bytes(index.read_bytes()[:-60])
+            index.write_bytes(index.read_bytes()[:-70])
         case "changed":
             flip(index, ENTRY_BYTES + 9)
         case "of another segment":
@@ -138,6 +140,27 @@ def test_a_useless_index_costs_no_usage(fast_path: Path, damage: str) -> None:
     writer = recover_writer(fast_path / "archive")
     assert (writer.cursor, writer.damage_reports) == (10, [])
     assert [writer.find_line(Seq(seq)) is not None for seq in range(1, 11)] == [True] * 10
+    writer.close()
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+def test_an_open_segment_of_another_partition_is_kept_and_not_copied(
+    fast_path: Path, *, has_index: bool
+) -> None:
+    recover_writer(fast_path, 0, 2).close()
+    writer = recover_writer(fast_path, 1, 2)
+    writer.append([make_batch(1, 3)])
+    abandon_writer(writer)
+    for path in fast_path.glob("p01/*/*"):
+        if has_index or not path.name.startswith("_"):
+            copy = fast_path / "p00" / path.parent.name / path.name.replace("p01", "p00")
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
+    content = find_open_segments(fast_path)[0].read_bytes()
+    writer = recover_writer(fast_path, 0, 2)
+    assert (writer.cursor, find_segments(fast_path)) == (0, [])
+    (kept,) = fast_path.glob("p00/*/usages-*")
+    assert kept.read_bytes() == content
     writer.close()
 
 
