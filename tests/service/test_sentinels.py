@@ -7,7 +7,8 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from busyapi.stream.sentinel import ASK_TIMEOUT_SECONDS, read_primary
+from busyapi.stream.sentinel import read_primary
+from busyapi.stream.sentinel_queries import ASK_TIMEOUT_SECONDS
 from busyapi.telemetry.metrics import FlusherMetrics
 from testkit.in_process import endpoint_of, make_flusher, poll_until, run_flusher
 from testkit.replicated import CONFIG

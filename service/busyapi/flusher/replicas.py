@@ -224,16 +224,14 @@ class ReplicaKeeper:
         is_done = record == primary.record and (refusal or is_written)
         if not is_done and not refusal:
             # First: from here on the server that leaves is never promoted.
-            kept = {
-                address: run_id
-                for address, run_id in holders.processes.items()
-                if address in processes
-            }
+            items = holders.processes.items()
+            kept = {address: run_id for address, run_id in items if address in processes}
             holders = await self._record.remove(holders._replace(processes=kept))
         problem = ""
         if not is_done:
             failpoint("replicas-before-record")
-            problem = await partition.replicas.write(record, primary)
+            is_first = self._last is None
+            problem = await partition.replicas.write(record, primary, is_first=is_first)
             failpoint("replicas-after-record")
         if not is_done and not refusal and not problem:
             # Last: the new holders have confirmed everything that was committed before the record.
