@@ -21,7 +21,8 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
 from busyapi.stream.replica_store import PrimaryReplicas, ReplicaStore
-from busyapi.stream.sentinel import Start, find_unready, read_primary, start_handover
+from busyapi.stream.sentinel import read_primary
+from busyapi.stream.sentinel_failover import Start, read_readiness, start_handover
 
 log = structlog.get_logger()
 
@@ -128,10 +129,13 @@ class Handover:
         The one that executes it may die as soon as it has promoted the server. Then the primary is
         a replica already, and the others must be able to promote the same server.
         """
-        unready = await find_unready(self._endpoint, self.chosen)
-        if unready and not self._unready.has_lasted(unready):
-            return Start(unready)
-        return await start_handover(self._endpoint)
+        ready = await read_readiness(self._endpoint, self.chosen)
+        if ready.unready and not self._unready.has_lasted(ready.unready):
+            return Start(ready.unready)
+        if ready.delay > STEP_SECONDS:
+            return Start(f"the Sentinels would notice late that {self.chosen} is promoted")
+        await asyncio.sleep(ready.delay)
+        return await start_handover(self._endpoint, ready.newest or self._endpoint.hosts)
 
     async def _wait_for_switch(self, store: ReplicaStore, start: Start) -> None:
         """Wait until the primary has become a replica.

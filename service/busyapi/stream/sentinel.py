@@ -1,23 +1,21 @@
-"""What Sentinels say about the primary and its replicas, and a failover by them.
+"""What Sentinels say about the primary and its replicas.
 
 In the tier `replicated` every server has `replica-priority 0`, so Sentinels see that the primary is
 down but promote no server until the flusher has raised the priority of one.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from time import monotonic
 from typing import Any, NamedTuple
 
 from busyapi.errors import RedisUnavailable
-from busyapi.stream.connection import Command, ServerError
 from busyapi.stream.endpoint import Address, Endpoint
 from busyapi.stream.replica_server import parse_pairs, query_server
 
 ASK_TIMEOUT_SECONDS = 1.0
 LATE_SECONDS = 0.1
 """How long the Sentinels are waited for that have not answered when a majority has."""
-_FINAL = {"NOGOODSLAVE", "INPROG"}
-"""Refusals of a failover that do not depend on how it is asked for."""
 _NOT_ELECTED = {"none", "wait_start"}
 _PROMOTING = {"send_slaveof_noone", "wait_promotion"}
 _UNREACHABLE = {"s_down", "o_down", "disconnected"}
@@ -91,8 +89,8 @@ async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
         return None
     down = [facts for _, facts in known if {"s_down", "o_down"} & _flags_of(facts)]
     facts = down[0] if down else known[0][1]
-    address = _address_of(facts)
-    count = sum(_address_of(other) == address for other in down)
+    address = address_of(facts)
+    count = sum(address_of(other) == address for other in down)
     flags = {flag for _, other in known for flag in _flags_of(other)}
     states = {other.get("failover-state", "none") for _, other in known}
     return SentinelPrimary(
@@ -104,64 +102,6 @@ async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
         is_down="o_down" in flags or count >= int(facts["quorum"]),
         is_failing_over=not states <= _NOT_ELECTED,
     )
-
-
-class Start(NamedTuple):
-    """How a failover started."""
-
-    refusal: str = ""
-    """Why none starts, "" if one does."""
-    is_coordinated: bool = False
-    """The primary takes part: it pauses its writes until the other server has them."""
-
-
-async def start_failover(endpoint: Endpoint, down: SentinelPrimary) -> str:
-    """Make one of the Sentinels start a failover now; return why none does, "" if one does."""
-    return (await _start(endpoint, down.sentinels, ())).refusal
-
-
-async def start_handover(endpoint: Endpoint) -> Start:
-    """Make a Sentinel replace a primary that works: together with it if the Sentinel can do that.
-
-    Valkey 9 and newer can. Older ones, and Redis, promote the other server at once.
-    """
-    return await _start(endpoint, endpoint.hosts, ("COORDINATED",))
-
-
-async def repeat_failover(endpoint: Endpoint) -> None:
-    """Make a Sentinel promote the server that another one promoted before it was lost."""
-    await _start(endpoint, endpoint.hosts, ())
-
-
-async def find_unready(endpoint: Endpoint, address: str) -> str:
-    """Return which Sentinels have not read yet that they may promote a server, "" if all have.
-
-    One that does not answer does not count.
-    """
-    replies = await asyncio.gather(*(_ask(endpoint, node, "REPLICAS") for node in endpoint.hosts))
-    unready = [
-        f"{host}:{port}"
-        for (host, port), reply in zip(endpoint.hosts, replies, strict=True)
-        if reply is not None and address not in _list_promotable(map(parse_pairs, reply))
-    ]
-    if not unready:
-        return ""
-    return f"Sentinel {', '.join(unready)} has not read the priority of {address}"
-
-
-async def _start(endpoint: Endpoint, sentinels: Sequence[Address], words: Command) -> Start:
-    reasons = []
-    for node in sentinels:
-        reply = await _query(endpoint, node, "FAILOVER", *words)
-        is_coordinated = bool(words)
-        if words and isinstance(reply, ServerError) and reply.code not in _FINAL:
-            reply = await _query(endpoint, node, "FAILOVER")
-            is_coordinated = False
-        is_running = isinstance(reply, ServerError) and reply.code == "INPROG"
-        if is_running or not isinstance(reply, Exception):
-            return Start(is_coordinated=is_coordinated)
-        reasons.append(f"Sentinel {node[0]}:{node[1]}: {reply or 'no reply'}")
-    return Start("; ".join(reasons))
 
 
 async def read_view(endpoint: Endpoint) -> SentinelView | None:
@@ -177,7 +117,7 @@ async def read_view(endpoint: Endpoint) -> SentinelView | None:
     # Right after a failover, the Sentinels still list a former primary as the primary.
     servers = replicas + [parse_pairs(primary) for _, primary, _ in answered]
     return SentinelView(
-        frozenset(map(_address_of, servers)),
+        frozenset(map(address_of, servers)),
         _list_promotable(replicas),
         obstacle,
         _find_idle(endpoint, views),
@@ -187,7 +127,9 @@ async def read_view(endpoint: Endpoint) -> SentinelView | None:
 
 async def _find_obstacle(endpoint: Endpoint) -> str:
     """Return why no Sentinel has a quorum and a majority, "" if one has both."""
-    replies = await asyncio.gather(*(_query(endpoint, node, "CKQUORUM") for node in endpoint.hosts))
+    replies = await asyncio.gather(
+        *(query_sentinel(endpoint, node, "CKQUORUM") for node in endpoint.hosts)
+    )
     if not all(isinstance(reply, Exception) for reply in replies):
         return ""
     return "; ".join(
@@ -228,15 +170,16 @@ def _find_idle(endpoint: Endpoint, views: list[list[Any] | None]) -> frozenset[s
         if not knows_others or {"failover_in_progress", "o_down"} & _flags_of(facts):
             return frozenset()
         listed = map(parse_pairs, replicas)
-        idle.append({_address_of(other) for other in listed if other["slave-priority"] == "0"})
+        idle.append({address_of(other) for other in listed if other["slave-priority"] == "0"})
     return frozenset(set.intersection(*idle)) if idle else frozenset()
 
 
 def _list_promotable(replicas: Iterable[dict[str, str]]) -> frozenset[str]:
-    return frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica))
+    return frozenset(address_of(replica) for replica in replicas if is_promotable(replica))
 
 
-def _is_promotable(replica: dict[str, str]) -> bool:
+def is_promotable(replica: dict[str, str]) -> bool:
+    """Return whether a Sentinel may promote a replica, by what it says about it."""
     # A Sentinel that has not yet read the INFO of a replica assumes priority 100, but does not
     # promote the replica either.
     is_known = replica["info-refresh"] != "0" or replica["slave-repl-offset"] != "0"
@@ -247,7 +190,8 @@ def _flags_of(facts: dict[str, str]) -> set[str]:
     return set(facts["flags"].split(","))
 
 
-def _address_of(facts: dict[str, str]) -> str:
+def address_of(facts: dict[str, str]) -> str:
+    """Return the address of a server, by what a Sentinel says about it."""
     return f"{facts['ip']}:{facts['port']}"
 
 
@@ -256,7 +200,7 @@ async def _ask_most(endpoint: Endpoint, word: str) -> list[Any]:
 
     The Sentinel beside a primary that was lost does not answer at all.
     """
-    tasks = [asyncio.ensure_future(_ask(endpoint, node, word)) for node in endpoint.hosts]
+    tasks = [asyncio.ensure_future(ask_sentinel(endpoint, node, word)) for node in endpoint.hosts]
     pending = set(tasks)
     try:
         while pending and sum(_has_answered(task) for task in tasks) <= len(tasks) // 2:
@@ -274,13 +218,13 @@ def _has_answered(task: asyncio.Future[Any]) -> bool:
     return task.done() and not task.cancelled() and task.result() is not None
 
 
-async def _ask(endpoint: Endpoint, node: Address, word: str) -> Any:
+async def ask_sentinel(endpoint: Endpoint, node: Address, word: str) -> Any:
     """Return a Sentinel's reply, None if it does not answer or refuses."""
-    reply = await _query(endpoint, node, word)
+    reply = await query_sentinel(endpoint, node, word)
     return None if isinstance(reply, Exception) else reply
 
 
-async def _query(endpoint: Endpoint, node: Address, word: str, *more: str) -> Any:
+async def query_sentinel(endpoint: Endpoint, node: Address, word: str, *more: str) -> Any:
     """Return a Sentinel's reply, or the exception that took its place."""
     (reply,) = await _query_each(endpoint, node, (word, *more))
     return reply
@@ -292,8 +236,20 @@ async def _query_each(endpoint: Endpoint, node: Address, *questions: tuple[str, 
     A question is a word of SENTINEL, and what follows the name of the service.
     """
     commands = [("SENTINEL", word, endpoint.service, *more) for word, *more in questions]
+    silent, asked_at, has_answered = endpoint.silent_nodes, monotonic(), False
+    # A failover whose start is not known would be asked of the next one too.
+    seconds = ASK_TIMEOUT_SECONDS
+    if questions[0][0] != "FAILOVER":
+        seconds = silent.limit_seconds(node, seconds)
     try:
-        async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-            return await query_server(endpoint, node, endpoint.sentinel_login, *commands)
+        async with asyncio.timeout(seconds):
+            replies = await query_server(endpoint, node, endpoint.sentinel_login, *commands)
+            has_answered = True
+            return replies
     except (RedisUnavailable, TimeoutError) as error:
         return [error] * len(commands)
+    finally:
+        if has_answered:
+            silent.record_answer(node)
+        else:  # also if it was late, and the caller waits no longer
+            silent.record_silence(node, monotonic() - asked_at)
