@@ -18,19 +18,14 @@ from busyapi.archive.holders import Holders
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveDamaged, ArchiveFull, RedisUnavailable
 from busyapi.failpoints import failpoint
-from busyapi.flusher.holder_check import (
-    ArchiveEvidence,
-    find_doubt,
-    find_missing_data,
-    read_evidence,
-)
+from busyapi.flusher.holder_check import ArchiveEvidence, read_evidence
+from busyapi.flusher.holder_choice import choose_holder
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.flusher.replica_servers import ServerReport
 from busyapi.flusher.retry import LastingProblem
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import (
-    ReplicaServer,
     inspect_replica,
     is_working,
     raise_priority,
@@ -52,13 +47,6 @@ MIN_REFUSED_SECONDS = 1.0
 failover they are for less."""
 MIN_BLOCKED_SECONDS = 3.0
 """How long a failover may be impossible before that is logged."""
-
-
-class Choice(NamedTuple):
-    """A server to promote, or why there is none."""
-
-    server: ReplicaServer | None
-    reason: str = ""
 
 
 class Promotion(NamedTuple):
@@ -114,7 +102,13 @@ class HolderPromoter:
         )
         if any(server.is_primary and server.data.run_id == own_run_id for server in servers):
             return Promotion()  # this flusher uses it already
-        chosen, reason = choose_holder(list(servers), holders, archive, may_wait=may_wait)
+        chosen, reason = choose_holder(
+            list(servers),
+            holders,
+            archive,
+            may_wait=may_wait,
+            is_failing_over=primary.is_failing_over,
+        )
         if chosen is None:
             is_pending = bool(reason) and primary.is_suspected
             return Promotion(reason if is_pending else "", is_pending)
@@ -244,52 +238,3 @@ class Failover:
             )
         except (ArchiveFull, ArchiveDamaged) as error:
             return Promotion(str(error))
-
-
-def choose_holder(
-    servers: list[ReplicaServer], holders: Holders, archive: ArchiveEvidence, *, may_wait: bool
-) -> Choice:
-    """Return the holder to promote: one chosen before, else the one with most data.
-
-    Every holder has all acknowledged usages. More data are usages whose answer was lost. But a
-    process that has restarted may have lost its volume: one that has not is preferred, and the
-    others are waited for.
-    """
-    if not servers:
-        return Choice(None, "no other server holds every acknowledged usage")
-    if any(server.is_primary and server.address in holders.raised for server in servers):
-        return Choice(None)  # it is promoted, and the Sentinels do not say so yet
-    candidates, reasons = [], []
-    for server in servers:
-        if reason := _find_obstacle(server, holders, archive):
-            reasons.append(reason)
-        else:
-            candidates.append(server)
-    if not candidates:
-        return Choice(None, "; ".join(reasons))
-    best = max(candidates, key=lambda server: _rank(server, holders))
-    if may_wait and reasons and (doubt := find_doubt(best.data, holders)):
-        waiting = f"{best.address} {doubt}: the flusher waits for the other holders"
-        return Choice(None, "; ".join([waiting, *reasons]))
-    return Choice(best)
-
-
-def _find_obstacle(server: ReplicaServer, holders: Holders, archive: ArchiveEvidence) -> str:
-    if not server.was_reached:
-        return server.problem
-    if server.is_primary:
-        # It restarted as a primary, by its own configuration. Sentinels make it a replica later.
-        return f"{server.address} is a primary that the flusher has not chosen"
-    if missing := find_missing_data(server.data, holders, archive):
-        return f"{server.address} may lack acknowledged usages: {missing}"
-    return ""
-
-
-def _rank(server: ReplicaServer, holders: Holders) -> tuple[bool, bool, int, int]:
-    # Offsets of servers that have restarted cannot be compared: each begins a new count.
-    return (
-        not find_doubt(server.data, holders),
-        server.address in holders.raised,
-        server.data.seq or 0,
-        server.offset,
-    )

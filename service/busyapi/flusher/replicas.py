@@ -293,7 +293,8 @@ class ReplicaKeeper:
     async def _raise(self, address: str, failover_seconds: float) -> None:
         self._servers.expect_failover(address, failover_seconds)
         holders = await self._record.read()
-        await self._record.remove(holders._replace(raised=holders.raised | {address}))
-        # This flusher waits for this server only: no other may become the primary.
-        replace_successors(self._endpoint.successors, {address})
+        raised = holders.raised | {address}
+        await self._record.remove(holders._replace(raised=raised))
+        # This flusher waits for these only: no other server may become the primary.
+        replace_successors(self._endpoint.successors, raised)
         failpoint("failover-after-choice")
