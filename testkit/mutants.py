@@ -24,7 +24,7 @@ from busyapi.commit.in_flight import InFlightBatch
 from busyapi.decode.incremental import Incremental
 from busyapi.errors import RedisUnavailable, Refused
 from busyapi.failpoints import failpoint
-from busyapi.flusher import failover, holder_record, replicas
+from busyapi.flusher import holder_choice, holder_record, replicas
 from busyapi.flusher.buffer import FlushBuffer
 from busyapi.flusher.holder_check import ArchiveEvidence
 from busyapi.flusher.holder_record import HolderRecord
@@ -174,9 +174,9 @@ def trust_every_holder() -> None:
         del data, holders
         return False
 
-    for module in (failover, replicas):
+    for module in (holder_choice, replicas):
         replace(module, "find_missing_data", find_nothing)
-    replace(failover, "find_doubt", find_no_doubt)
+    replace(holder_choice, "find_doubt", find_no_doubt)
     replace(replicas, "has_restarted", has_restarted)
 
 
