@@ -43,6 +43,8 @@ class Identity(NamedTuple):
     """The file is a copy: usages that the original archived later are not in this archive."""
     prefix: str = ""
     """The prefix of the Redis keys under which it was seeded; empty before that."""
+    server: int = 0
+    """The Redis server on which it was seeded: the lowest partition that this server has."""
 
     @property
     def is_new(self) -> bool:
@@ -137,9 +139,10 @@ def read_identity(folder: Path) -> Identity | None:
         if number not in {FORMAT_VERSION, STRIDES_VERSION}:
             raise ArchiveDamaged(f"{path} is of format {number}, not {FORMAT_VERSION}")
         numbers = [members[name] for name in ("partition", "partitions", "bound", "keptFrom")]
+        numbers.append(members.get("server", 0))
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ArchiveDamaged(f"{path} cannot be read: its numbers must be integers from 0")
-        partition, partitions, bound, kept_from = numbers
+        partition, partitions, bound, kept_from, server = numbers
         strides = members.get("strides") if number == STRIDES_VERSION else None
         return Identity(
             str(members["archive"]),
@@ -152,6 +155,7 @@ def read_identity(folder: Path) -> Identity | None:
             home,
             is_copy,
             str(members.get("prefix", LEGACY_PREFIX if members["seeded"] else "")),
+            server,
         )
     except FileNotFoundError:
         return None
@@ -222,4 +226,5 @@ def _make_members(identity: Identity) -> dict[str, Any]:
         "replaces": identity.replaces,
         "home": identity.file_birth,
         "prefix": identity.prefix,
+        **({"server": identity.server} if identity.server else {}),
     }

@@ -93,7 +93,7 @@ class HolderPromoter:
             self._down.end()
             return Promotion()
         may_wait = not self._down.has_lasted("the primary is down")
-        key_names = endpoint.key_names(0)
+        key_names = endpoint.decider_keys
         servers = await asyncio.gather(
             *(
                 inspect_replica(endpoint, address, key_names)
@@ -129,7 +129,7 @@ class HolderPromoter:
         """
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                server = await inspect_replica(self._endpoint, address, self._endpoint.key_names(0))
+                server = await inspect_replica(self._endpoint, address, self._endpoint.decider_keys)
         except TimeoutError:
             return False
         return server.is_primary

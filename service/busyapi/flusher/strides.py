@@ -81,7 +81,7 @@ async def _find_base(partition: OwnedPartition, numbers: Iterable[int]) -> int |
 
 async def _read_strides(partition: OwnedPartition, number: int) -> Strides | None:
     """Return the strides of another partition, None if it has no record."""
-    reader = PartitionReader(partition.endpoint, number)
+    reader = PartitionReader(partition.servers.find(number), number)
     try:
         state = await reader.read_state()
     finally:

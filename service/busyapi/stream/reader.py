@@ -30,7 +30,7 @@ class PartitionReader:
     """Reader of one partition. Many tasks may call it; a lock serializes them."""
 
     def __init__(self, endpoint: Endpoint, partition: int) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._key_names = endpoint.key_names(partition)
         self._connection: RedisConnection | None = None
         # Protects the connection: commands and replies of two tasks must not mix.
@@ -69,11 +69,11 @@ class PartitionReader:
         # Reads are safe to retry: this one is retried, once, on a new connection.
         if self._connection and not self._connection.is_closed:
             try:
-                await self._endpoint.recheck(self._connection, self._key_names.partition)
+                await self.endpoint.recheck(self._connection, self._key_names.partition)
                 return _require_success(await self._connection.pipeline(*commands))
             except RedisUnavailable:
                 await self._connection.close()
-        self._connection = await self._endpoint.connect(self._key_names.partition)
+        self._connection = await self.endpoint.connect(self._key_names.partition)
         return _require_success(await self._connection.pipeline(*commands))
 
     async def close(self) -> None:
