@@ -72,8 +72,9 @@ class UsageFinder:
     async def _find_base(self) -> None:
         unavailable: set[Endpoint] = set()
         for number in range(self._partitions):
-            server = self._reader(number).endpoint
-            if self.base is None and server not in unavailable:
+            if self.base is not None:
+                return
+            if (server := self._reader(number).endpoint) not in unavailable:
                 try:
                     await self.read_state(number)
                 except RedisUnavailable:

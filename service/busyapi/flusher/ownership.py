@@ -12,7 +12,7 @@ from busyapi.errors import LeaseLost, LossSuspected, PartitionMismatch
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
-from busyapi.stream.servers import find_misplaced
+from busyapi.stream.reader import read_record
 from busyapi.stream.snapshot import PartitionSnapshot
 from busyapi.stream.state import PartitionState
 
@@ -49,24 +49,26 @@ async def acquire_lease(
         )
     check_config(state, identity, config, partition.endpoint)
     if snapshot.is_empty:
-        await _check_server(partition, config)
+        await _check_other_servers(partition, config)
     return await partition.acquire_lease()
 
 
-async def _check_server(partition: OwnedPartition, config: PartitionConfig) -> None:
-    """Check, on a server without the partition, that it has none of another server either.
+async def _check_other_servers(partition: OwnedPartition, config: PartitionConfig) -> None:
+    """Check, on a server without the partition, that no other server has it.
 
     Raises:
-        PartitionMismatch: addresses were exchanged: the partition's usages may wait elsewhere.
+        PartitionMismatch: one has it, with usages that may not be archived yet.
+        RedisUnavailable: one does not answer.
     """
-    connection = partition.replicas.connection
-    other = await find_misplaced(partition.servers, config.partition, connection)
-    if other is not None:
-        raise PartitionMismatch(
-            f"this server does not have partition {config.partition}. It has partition {other},"
-            " which BUSYAPI_REDIS_URL places on another one: two addresses are exchanged, or name"
-            " the same server. Correct the addresses"
-        )
+    for endpoint in partition.servers.list_others(config.partition):
+        state = await read_record(endpoint, config.partition)
+        if state.archive_id:
+            own, other = partition.endpoint.first_partition, endpoint.first_partition
+            raise PartitionMismatch(
+                f"BUSYAPI_REDIS_URL places partition {config.partition} on a server that does not"
+                f" have it, and the server of partition {other} has it: the addresses of the"
+                f" servers of partitions {own} and {other} are exchanged. Correct them"
+            )
 
 
 def _belongs_to_other_archive(state: PartitionState, archive: Identity) -> bool:

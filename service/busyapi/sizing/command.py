@@ -154,7 +154,7 @@ values of the chart:
 def _render_redis_values(plan: Plan, aof_gib: int) -> str:
     if plan.partitions > 1:
         return (
-            "externalRedis.mode: cluster   (one core for each partition; a single server has one)"
+            "externalRedis.servers, or mode: cluster   (a server has one core for its partitions)"
         )
     replicas = f"valkey.replicas: {plan.servers}\n  " if plan.servers > 1 else ""
     return f"""\

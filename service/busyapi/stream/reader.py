@@ -82,6 +82,19 @@ class PartitionReader:
             await self._connection.close()
 
 
+async def read_record(endpoint: Endpoint, partition: int) -> PartitionState:
+    """Return a partition's record, on a connection of its own.
+
+    Raises:
+        RedisUnavailable: Redis does not reply.
+    """
+    reader = PartitionReader(endpoint, partition)
+    try:
+        return await reader.read_state()
+    finally:
+        await reader.close()
+
+
 def _require_success(replies: list[Any]) -> list[Any]:
     for reply in replies:
         if isinstance(reply, ServerError):

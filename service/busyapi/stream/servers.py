@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from busyapi.errors import ConfigError, RedisUnavailable
-from busyapi.stream.connection import RedisConnection
 from busyapi.stream.endpoint import Endpoint
 
 _ENTRY = re.compile(r"([0-9][0-9,-]*)=(.*)")
@@ -53,28 +52,10 @@ class RedisServers:
                     f"BUSYAPI_REDIS_URL names no server for partition {partition}: add it to one"
                 )
 
-    def list_elsewhere(self, partition: int) -> list[int]:
-        """Return the partitions of all servers but that of this one."""
+    def list_others(self, partition: int) -> list[Endpoint]:
+        """Return the servers that do not have a partition."""
         own = self.find(partition)
-        return [number for number, endpoint in self.listed.items() if endpoint is not own]
-
-
-async def find_misplaced(
-    servers: RedisServers, partition: int, connection: RedisConnection
-) -> int | None:
-    """Return a partition that the server of this one has, and that belongs to another server.
-
-    A node of a cluster is not asked: it refuses the keys of other nodes.
-
-    Raises:
-        RedisUnavailable: the connection failed.
-    """
-    endpoint, others = servers.find(partition), servers.list_elsewhere(partition)
-    if endpoint.mode == "cluster" or not others:
-        return None
-    names = [endpoint.key_names(number).state for number in others]
-    replies = await connection.pipeline(*(("EXISTS", name) for name in names))
-    return next((number for number, n in zip(others, replies, strict=True) if n == 1), None)
+        return [endpoint for endpoint in dict.fromkeys(self.listed.values()) if endpoint != own]
 
 
 def parse_servers(text: str, parse_url: Callable[[str], Endpoint]) -> RedisServers:

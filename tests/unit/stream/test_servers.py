@@ -21,7 +21,7 @@ def test_one_url_has_all_partitions_and_its_flusher_of_partition_0_decides() -> 
         endpoint = servers.find(partition)
         assert endpoint.hosts == (("one", 6379),)
         assert endpoint.first_partition == 0
-        assert servers.list_elsewhere(partition) == []
+        assert servers.list_others(partition) == []
     assert servers.find(7).key_names(7).is_decider is False
 
 
@@ -33,8 +33,8 @@ def test_each_partition_is_on_the_server_that_names_it() -> None:
     ]
     assert places[0] is places[1] is places[4]
     assert places[2] is places[3]
-    assert servers.list_elsewhere(4) == [2, 3]
-    assert servers.list_elsewhere(2) == [0, 1, 4]
+    assert servers.list_others(4) == [places[2]]
+    assert servers.list_others(2) == [places[0]]
     deciders = [n for n in range(5) if places[n].key_names(n).is_decider]
     assert deciders == [0, 2]
     assert places[3].key_names(3).replicas == "busyapi:{2}:replicas"
