@@ -22,7 +22,7 @@ from testkit.topologies import SentinelSet
 from testkit.waiting import wait_until
 
 POSTS = 1000
-DEADLINE = {"BUSYAPI_COMMIT_DEADLINE": "1"}
+DEADLINE = {"BUSYAPI_COMMIT_DEADLINE": "4"}
 
 
 @pytest.fixture
@@ -73,6 +73,7 @@ def test_posts_go_on_while_a_server_is_down_and_none_is_lost(
             wait_until(lambda: answers_ok(stack.port, "/readyz"), "the API", seconds=30)
             usage_id = alone.requests[-1].ids[0]
             assert fetch(stack.port, f"/api/usages/{usage_id}").status == 200
+            assert fetch(stack.port, f"/api/usages/{usage_id + 4_000_000}").status == 404
             one.start()
             for flusher in stack.flushers:
                 flusher.wait_until_ready()
