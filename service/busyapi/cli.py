@@ -120,9 +120,8 @@ def _add_tools(commands: Any, settings: Settings) -> None:
     def hand_over(options: argparse.Namespace, settings: Settings) -> int:
         """Make another server the primary of Redis, in the tier `replicated` with Sentinels.
 
-        The flusher chooses a server that holds every acknowledged usage. Needed
-        before work on the primary: with `replica-priority 0` everywhere, SENTINEL FAILOVER finds
-        no server to promote.
+        The flusher chooses a server that holds every acknowledged usage. Needed before work on the
+        primary: with `replica-priority 0` everywhere, SENTINEL FAILOVER finds no server to promote.
         """
         from busyapi.wiring.flusher import run_hand_over  # noqa: PLC0415 - likewise
 

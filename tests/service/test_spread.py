@@ -46,6 +46,7 @@ def read_partition_check(stack: Stack) -> str:
     return next(line for line in lines if line.startswith("partition: "))
 
 
+@pytest.mark.faults
 def test_posts_go_on_while_a_server_is_down_and_none_is_lost(
     servers: list[Server], tmp_path: Path
 ) -> None:
