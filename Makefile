@@ -39,12 +39,12 @@ unexport PYTHONDONTWRITEBYTECODE
 SEPARATE := long or release
 LATER := chart or alerts or mutants or tools or faults or full or alone
 
-# Tests wait more than they compute: six at a time keep two cores busy, and four where each needs much
+# Tests wait more than they compute: six at a time keep two cores busy, and five where each needs much
 # of a core for long (helm, promtool, mutants). In the order of their folders short files come last, so
 # that no long one ends alone. What measures CPU is in `test-later`, at its end and one test at a time.
 # A part of the tests (-k, -m or a path) takes one process, which is ready when six still start.
 PART := $(filter -k -m tests/%,$(ARGS))
-PARALLEL := 4
+PARALLEL := 5
 test: PARALLEL := 6
 WORKERS = -n $(PARALLEL) --dist loadfile --no-loadscope-reorder
 run_tests = $(PYTEST) -m "$(1)" $(if $(PART),,$(WORKERS)) $(ARGS)

@@ -174,7 +174,11 @@ class Server(Child):
         return settings
 
     def client(self) -> redis.Redis:
-        """Return a client for assertions, with text replies and without retries."""
+        """Return a client for assertions, with text replies.
+
+        It sends a command a second time if its connection ends: a Sentinel ends all clients of a
+        server whose role it changes, in mid-command too.
+        """
         if self._client is None:
             self._client = redis.Redis(
                 port=self.port,
@@ -182,7 +186,7 @@ class Server(Child):
                 password=self.password or None,
                 decode_responses=True,
                 **make_tls_options(self.certificates),
-                retry=Retry(NoBackoff(), 0),
+                retry=Retry(NoBackoff(), 1),
             )
         return self._client
 
@@ -211,14 +215,7 @@ class Server(Child):
 
     def replication(self) -> dict[str, Any]:
         """Return the reply to INFO replication."""
-        return self._info("replication")
-
-    def _info(self, section: str) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = self.client().info(section)
-        except redis.ConnectionError:
-            # A Sentinel ends the clients of a server whose role it changes, in mid-command too.
-            state = self.client().info(section)
+        state: dict[str, Any] = self.client().info("replication")
         return state
 
     def stop(self, seconds: float = 20.0) -> int:
@@ -229,7 +226,7 @@ class Server(Child):
         return super().stop(seconds)
 
     def _has_aof(self) -> bool:
-        state = self._info("persistence")
+        state = self.client().info("persistence")
         return not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
     def wipe(self) -> None:

@@ -30,7 +30,7 @@ from testkit.stamping import StampedClient, configure_stamps
 from testkit.topologies import SentinelSet
 
 SHORT_SECONDS = 10.0
-FULL_SECONDS = 60.0
+FULL_SECONDS = 40.0
 LONG_SECONDS = 900.0
 SECONDS = os.environ.get("BUSYAPI_TEST_KILL_SECONDS")
 """Replaces SHORT_SECONDS."""

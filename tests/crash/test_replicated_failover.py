@@ -33,7 +33,7 @@ ALONE_SECONDS = 8
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize("rounds", make_rounds(10, 100))
+@pytest.mark.parametrize("rounds", make_rounds(4, 100))
 def test_nothing_is_lost_when_primaries_and_their_volumes_are(
     tmp_path: Path, flavour: Flavour, rounds: int
 ) -> None:

@@ -31,7 +31,7 @@ from tests.conftest import Stacks
 from tests.service.conftest import StartApi
 
 BATCH = "/api/usages/batch"
-SHORT, LONG = 3_000, 100_000
+SHORT, FULL, LONG = 3_000, 20_000, 100_000
 
 
 def post(api: Api, token: str, path: str = "/api/usages", **more: str) -> Answer:
@@ -107,7 +107,12 @@ def test_a_token_too_large_is_401_or_413(start_api: StartApi, issuer: Issuer, jw
 
 
 @pytest.mark.parametrize(
-    "tokens", [SHORT, pytest.param(LONG, marks=[pytest.mark.full, pytest.mark.timeout(900)])]
+    "tokens",
+    [
+        SHORT,
+        pytest.param(FULL, marks=[pytest.mark.full, pytest.mark.timeout(300)]),
+        pytest.param(LONG, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+    ],
 )
 def test_mutated_tokens_are_refused_and_log_no_exception(
     contract: Stack, jwt_api: Api, issuer: Issuer, tokens: int

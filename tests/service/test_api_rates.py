@@ -193,7 +193,8 @@ def test_limited_answers_say_how_much_is_left(
             assert answer.headers["ratelimit-policy"] == f'"credential";q={BURST};w=2;qu="usages"'
             state = re.fullmatch(r'"credential";r=(\d+);t=([0-3])', answer.headers["ratelimit"])
             assert state, answer.headers
-            assert 0 <= int(state[1]) < BURST
+            # Reads cost nothing, and on a slow machine everything may be there again.
+            assert 0 <= int(state[1]) <= BURST
         assert answer.headers["ratelimit"] == '"credential";r=0;t=1'
         assert answer.headers["retry-after"] == "1"
 

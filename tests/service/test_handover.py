@@ -11,7 +11,11 @@ from structlog.testing import capture_logs
 
 from busyapi.archive.holders import read_holders
 from busyapi.cli import main
+from busyapi.errors import RedisUnavailable
+from busyapi.flusher.handover import Handover
 from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.replica_store import ReplicaStore
+from busyapi.stream.sentinel_failover import Start
 from testkit.in_process import (
     CommitterHarness,
     endpoint_of,
@@ -207,3 +211,29 @@ async def test_posts_continue_if_the_sentinel_is_lost_that_promoted_the_other_se
             lambda: {describe_priority(server)[0] for server in sentinels.servers} == {"0"},
             "every priority to be 0",
         )
+
+
+async def test_failover_is_forced_again_if_the_target_was_not_connected(tmp_path: Path) -> None:
+    with (
+        Server(tmp_path / "primary", config=CONFIG) as primary,
+        Server(tmp_path / "replica", config=CONFIG, replica_of=primary) as replica,
+    ):
+        where = endpoint_of(primary)
+        connection = await where.connect(0)
+        store = ReplicaStore(where, where.key_names(0), "", lambda: connection)
+        handover = Handover(where, lambda *_: asyncio.sleep(0))
+        handover.chosen = f"127.0.0.1:{replica.port}"
+        replica.pause()
+        primary.client().set("a", "b")
+        primary.command("FAILOVER", "TO", "127.0.0.1", replica.port, "TIMEOUT", 60_000)
+        primary.command("CLIENT", "KILL", "TYPE", "replica")
+        switch = asyncio.create_task(handover.wait_for_switch(store, Start(is_coordinated=True)))
+        await poll_until(
+            lambda: primary.replication()["master_failover_state"] == "no-failover", "a refusal"
+        )
+        replica.resume()
+        with pytest.raises(RedisUnavailable, match="the primary has been replaced"):
+            await switch
+        await connection.close()
+        await poll_until(lambda: read_role(replica) == "master", "the promotion")
+        assert (read_role(primary), read_role(replica)) == ("slave", "master")

@@ -14,7 +14,7 @@ from busyapi.archive_cli.export_target import (
     check_folder_target,
     check_output,
 )
-from busyapi.archive_cli.increment import Increment
+from busyapi.archive_cli.increment import Increment, format_position
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.selection import Selection, print_error
 from busyapi.archive_cli.snapshot import ArchiveNotFound
@@ -67,10 +67,10 @@ def run_export(options: argparse.Namespace) -> int:
     if selection.increment and selection.has_errors:
         print_error(
             "this increment is incomplete: repair the archive, and export it again with"
-            f" --after-id {selection.increment.after}"
+            f" --after-id {format_position(selection.increment.after)}"
         )
     elif selection.increment:
-        report(_advise(selection.increment))
+        report(f"continue with --after-id {format_position(selection.increment.through)}\n")
     return 1 if selection.has_errors else 0
 
 
@@ -84,14 +84,7 @@ def _require_pyarrow() -> None:
 def _describe_increment(increment: Increment | None) -> dict[str, str]:
     if increment is None:
         return {}
-    return {"after_id": str(increment.after), "through_id": str(increment.through)}
-
-
-def _advise(increment: Increment) -> str:
-    text = f"continue with --after-id {increment.through}\n"
-    if increment.held_back:
-        text = (
-            f"{increment.held_back} usages with a higher id are left to the next increment,"
-            f" because partition {increment.slowest} is archived only up to there\n{text}"
-        )
-    return text
+    return {
+        "after_id": format_position(increment.after),
+        "through_id": format_position(increment.through),
+    }

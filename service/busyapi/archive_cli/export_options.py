@@ -5,9 +5,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from busyapi.archive_cli.increment import parse_position
 from busyapi.archive_cli.selection import WrongOptions, add_query_options
-from busyapi.argument_types import whole_number
-from busyapi.ids import MAX_ID
 
 COLUMNS = (
     *("id", "received_at", "device_time", "device_time_text", "patient_id", "medication"),
@@ -50,10 +49,10 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--after-id",
-        type=whole_number(0, MAX_ID, "an id"),
-        metavar="ID",
-        help="an increment: usages with a higher id, up to where every partition is archived."
-        " Begin with 0, and continue with the id that is printed",
+        type=parse_position,
+        metavar="POSITION",
+        help="an increment: what was archived since the last one. Begin with 0, and continue with"
+        " the position that is printed: the last exported id of each partition",
     )
     parser.add_argument(
         "--flatten",

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
+from busyapi.archive_cli.increment import format_position
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.selection import SelectedLines, print_error
 from busyapi.audit.files import audit_folder
@@ -102,7 +103,7 @@ def _describe_resources(options: argparse.Namespace, folder: Path) -> list[str]:
         if value is not None
     ]
     if (after := getattr(options, "after_id", None)) is not None:
-        conditions.append(("after-id", str(after)))
+        conditions.append(("after-id", format_position(after)))
     medications = [("medication", name) for name in options.medication or ()]
     patients = options.patient or []
     if patients:

@@ -1,16 +1,17 @@
 """Increments of an archive: `export --after-id`, such that all of them together are the archive.
 
-Ids are strided over the partitions, and each partition is archived by a flusher of its own. If one
-is behind, ids above its last one are in the archive already, and its own lower ones come later. So
-an increment ends at the largest id below which no partition can archive anything more, and leaves
-the rest to the next increment.
+Each partition is archived by a flusher of its own, and its ids are not in step with those of the
+others: it may be behind, or get no posts for a week. So there is no id below which everything is
+archived, and an increment continues in each partition after the last id that it had of it.
 
-    ids of p00   1   3   5   7   9  11
-    ids of p01   2   4   6                (its flusher is behind: 8 comes later)
-                                 └ through = 7; 9 and 11 are held back
+    archived in p00   1   3   5   7   9  11
+    archived in p01   2   4   6              the increment has all of them
+                                             and ends at 0:11,1:6
 """
 
-from collections.abc import Sequence
+import argparse
+import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from busyapi.archive.paths import ArchiveFile, FileKind
@@ -18,56 +19,82 @@ from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_cursor
 from busyapi.archive.reader import scan_blocks
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.errors import ArchiveError
-from busyapi.ids import Seq
+from busyapi.ids import MAX_ID, Seq
+
+Position = Mapping[int, int]
+"""The last exported id of each partition by its number. Nothing of the others was exported."""
 
 
 class CannotIncrement(ArchiveError):
-    """It is unknown which ids are archived."""
+    """It is unknown which ids are archived, or which were exported."""
 
 
 class Increment(NamedTuple):
-    """The ids that one increment has."""
+    """The usages that one increment has."""
 
-    after: int
-    through: int
-    """No partition can archive another usage with an id up to this one."""
-    slowest: int
-    """The partition that decides it."""
-    held_back: int
-    """Ids above `through` that other partitions have archived already."""
+    after: Position
+    through: Position
+    seqs: Mapping[int, SeqRange]
+    """Those of each partition; the last one is below the first if there is none."""
 
-    def select_seqs(self, partition: ArchivePartition) -> SeqRange:
-        """Return the seqs of a partition; the last one is below the first if there is none."""
-        return SeqRange(
-            Seq(_count_ids(partition, self.after) + 1), Seq(_count_ids(partition, self.through))
+    @property
+    def is_empty(self) -> bool:
+        """Return whether nothing was archived since the one before."""
+        return all(span.last < span.first for span in self.seqs.values())
+
+
+def parse_position(text: str) -> Position:
+    """Parse what `format_position` returns.
+
+    Raises:
+        argparse.ArgumentTypeError: the text has another form.
+    """
+    if text == "0":
+        return {}
+    pairs = [re.fullmatch(r"(\d{1,5}):(\d{1,19})", pair, re.ASCII) for pair in text.split(",")]
+    position = {int(pair[1]): int(pair[2]) for pair in pairs if pair}
+    if len(position) < len(pairs) or max(position.values()) > MAX_ID:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a position such as 0:22954,1:22950; begin with 0"
         )
+    return position
 
 
-def plan_increment(partitions: Sequence[ArchivePartition], after: int) -> Increment:
-    """Return the increment after an id, for what is archived now.
+def format_position(position: Position) -> str:
+    """Return a position as text, such as `0:22954,1:22950`; 0 if nothing was exported."""
+    return ",".join(f"{partition}:{last}" for partition, last in sorted(position.items())) or "0"
+
+
+def plan_increment(partitions: Sequence[ArchivePartition], after: Position) -> Increment:
+    """Return the increment after a position, for what is archived now.
 
     `partitions` are all of them, or one that is exported by itself.
+
+    Raises:
+        CannotIncrement: the position is not one of this archive.
     """
-    cursors = {
-        partition.identity.partition: (partition, _find_cursor(partition))
-        for partition in partitions
-    }
-    slowest = min(cursors, key=lambda number: _next_id(*cursors[number]))
-    partition, cursor = cursors[slowest]
-    # An id of its own reads better than the one before its next one, where there is no other.
-    last = partition.id_of(cursor) if len(cursors) == 1 else _next_id(partition, cursor) - 1
-    through = max(after, last)
-    beyond = sum(cursor - _count_ids(other, through) for other, cursor in cursors.values())
-    return Increment(after, through, slowest, max(0, beyond))
+    through, seqs = dict(after), {}
+    for partition in partitions:
+        number = partition.identity.partition
+        last, cursor = _find_seq(partition, after.get(number)), _find_cursor(partition)
+        seqs[number] = SeqRange(Seq(last + 1), cursor)
+        if cursor > last:
+            through[number] = partition.id_of(cursor)
+    if unknown := sorted(after.keys() - seqs.keys()):
+        raise CannotIncrement(f"--after-id names partition {unknown[0]}, which is not exported")
+    return Increment(after, through, seqs)
 
 
-def _next_id(partition: ArchivePartition, cursor: Seq) -> int:
-    return partition.id_of(Seq(cursor + 1))
-
-
-def _count_ids(partition: ArchivePartition, through: int) -> int:
-    """Return the seq of the last id of a partition that is not above an id."""
-    return partition.identity.strides.last_seq_up_to(through, partition.identity.partition)
+def _find_seq(partition: ArchivePartition, usage_id: int | None) -> Seq:
+    if usage_id is None:
+        return Seq(partition.identity.strides.start - 1)
+    seq = partition.identity.find_seq(usage_id)
+    if seq is None:
+        raise CannotIncrement(
+            f"--after-id: {usage_id} is not an id of partition {partition.identity.partition};"
+            " give what the last export printed, or 0 to begin"
+        )
+    return seq
 
 
 def _find_cursor(partition: ArchivePartition) -> Seq:

@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from busyapi.archive_cli.increment import CannotIncrement, Increment, plan_increment
+from busyapi.archive.ranges import SeqRange
+from busyapi.archive_cli.increment import (
+    CannotIncrement,
+    Increment,
+    Position,
+    format_position,
+    plan_increment,
+)
 from busyapi.archive_cli.line_filter import Query
 from busyapi.archive_cli.ordered_reader import ALL_SEQS
 from busyapi.archive_cli.partitions import find_partitions
@@ -14,6 +21,7 @@ from busyapi.archive_cli.progress import Progress
 from busyapi.archive_cli.query import BlockTimes, select_lines
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.errors import ArchiveError
+from busyapi.ids import Seq
 from busyapi.usage_json import format_received_at
 
 
@@ -137,7 +145,7 @@ class Selection:
         after = getattr(options, "after_id", None)
         self.increment = None if after is None else self._plan_increment(after)
 
-    def _plan_increment(self, after: int) -> Increment:
+    def _plan_increment(self, after: Position) -> Increment:
         statuses = find_partitions(self._root, self._only)
         errors = [status.error for status in statuses if status.error]
         if errors:
@@ -174,13 +182,11 @@ class Selection:
         report: Callable[[str], None],
         advance: Callable[[int], None],
     ) -> Iterator[bytes]:
-        seqs = self.increment.select_seqs(partition) if self.increment else ALL_SEQS
-        if seqs.first < partition.identity.kept_from and self.increment:
-            first = partition.id_of(partition.identity.kept_from)
-            print_error(
-                f"retention has deleted usages with an id above {self.increment.after} and below"
-                f" {first} before they were exported"
-            )
+        seqs = self._select_seqs(partition)
+        kept_from = partition.identity.kept_from
+        if seqs.first < kept_from and self.increment and self.increment.after:
+            deleted = partition.describe_ids(SeqRange(seqs.first, Seq(kept_from - 1)))
+            print_error(f"retention has deleted {deleted} before they were exported")
         if seqs.last >= seqs.first:
             yield from select_lines(partition, self._query, report, advance, self._times, seqs=seqs)
 
@@ -189,9 +195,12 @@ class Selection:
         total = 0
         for status in find_partitions(self._root, self._only):
             if status.partition:
-                seqs = self.increment.select_seqs(status.partition) if self.increment else ALL_SEQS
+                seqs = self._select_seqs(status.partition)
                 total += status.partition.measure_segments(seqs)
         return total
+
+    def _select_seqs(self, partition: ArchivePartition) -> SeqRange:
+        return self.increment.seqs[partition.identity.partition] if self.increment else ALL_SEQS
 
     def _note_retention(self, partition: ArchivePartition) -> None:
         if partition.identity.kept_from > 1:
@@ -201,8 +210,8 @@ class Selection:
         """Return why no usage matched. It quotes no patient."""
         times = self._times
         increment = self.increment
-        if increment and increment.through <= increment.after:
-            reason = f"no usage after id {increment.after} is archived yet"
+        if increment and increment.is_empty:
+            reason = f"no usage after {format_position(increment.after)} is archived yet"
         elif times.latest_ms is None:
             reason = "no usage is archived here"
         elif not times.lines_in_time:

@@ -19,7 +19,7 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.replica_server import ReplicaServer, ServerData, inspect_replica
 from busyapi.stream.replicas import VIEW_COMMAND, parse_view
-from busyapi.stream.sentinel import read_view
+from busyapi.stream.sentinel_view import read_view
 
 
 class PrimaryNotAccepted(ArchiveError):

@@ -21,7 +21,8 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
 from busyapi.stream.replica_store import PrimaryReplicas, ReplicaStore
-from busyapi.stream.sentinel import Start, find_unready, read_primary, start_handover
+from busyapi.stream.sentinel import read_primary
+from busyapi.stream.sentinel_failover import Start, find_unready, start_handover
 
 log = structlog.get_logger()
 
@@ -78,7 +79,7 @@ class Handover:
             reason = refusal or await self._choose(primary, holders)
             start = Start(reason) if reason else await self._start()
             if not start.refusal:
-                await self._wait_for_switch(partition.replicas, start)
+                await self.wait_for_switch(partition.replicas, start)
             elif self._unstarted.has_lasted(start.refusal):
                 self._log_refused(primary.address, start.refusal)
         except RedisUnavailable as error:
@@ -133,7 +134,7 @@ class Handover:
             return Start(unready)
         return await start_handover(self._endpoint)
 
-    async def _wait_for_switch(self, store: ReplicaStore, start: Start) -> None:
+    async def wait_for_switch(self, store: ReplicaStore, start: Start) -> None:
         """Wait until the primary has become a replica.
 
         Without coordination, a Sentinel promotes the other server in a tenth of a second, and the
@@ -142,7 +143,7 @@ class Handover:
         Raises:
             RedisUnavailable: it has, or did not in time, or the connection failed.
         """
-        polls, end = 0, monotonic() + MAX_SWITCH_SECONDS
+        polls, has_begun, end = 0, False, monotonic() + MAX_SWITCH_SECONDS
         if not start.is_coordinated:
             await store.pause_for_failover(self.chosen)
         while monotonic() < end:
@@ -150,9 +151,11 @@ class Handover:
             if role != "master":
                 await store.end_pause()
                 raise RedisUnavailable("the primary has been replaced")
-            if state == "waiting-for-sync":
+            has_begun = has_begun or state == "waiting-for-sync"
+            if has_begun and state != "failover-in-progress":
+                # Not only once: it aborts a FAILOVER that has just stopped waiting by itself.
                 polls += 1
-                if polls == POLLS_BEFORE_FORCE:
+                if polls % POLLS_BEFORE_FORCE == 0:
                     await store.force_failover(self.chosen)
             await asyncio.sleep(POLL_SECONDS)
         raise RedisUnavailable("the primary has not become a replica")  # the Sentinels name another

@@ -27,7 +27,7 @@ from busyapi.stream.replica_server import (
 )
 from busyapi.stream.replica_store import SILENCE, PrimaryReplicas, describe_promotable
 from busyapi.stream.replicas import describe_servers, describe_too_few
-from busyapi.stream.sentinel import SentinelView, read_view
+from busyapi.stream.sentinel_view import SentinelView, read_view
 
 log = structlog.get_logger()
 
@@ -135,7 +135,7 @@ class ReplicaServers:
         cleared, problem, now = set(), "", monotonic()
         for address in holders.raised - {keep}:
             is_primary = address == primary.address
-            if is_primary and report.view and report.view.find_replacement(address):
+            if is_primary and report.view and not report.view.has_promoted(address):
                 continue  # Sentinels that name another one must still be able to promote it
             server = report.servers.get(address)
             if not is_primary and not (server and _is_same_server(server, primary, holders)):

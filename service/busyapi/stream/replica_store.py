@@ -35,6 +35,8 @@ PAUSE_MS = 1000
 """How long a primary pauses its writes at most until the server that replaces it has them."""
 CONFIRM_TIMEOUT_MS = 400
 """How long replicas may take to confirm a record. The flusher renews its lease afterwards."""
+FIRST_CONFIRM_TIMEOUT_MS = 100
+"""The same for the first record on a connection: after a failover, a replica often ends then."""
 
 
 class PrimaryReplicas(NamedTuple):
@@ -110,16 +112,20 @@ class ReplicaStore:
             parse_silent(view),
         )
 
-    async def write(self, record: ReplicaRecord, primary: PrimaryReplicas) -> str:
+    async def write(
+        self, record: ReplicaRecord, primary: PrimaryReplicas, *, is_first: bool
+    ) -> str:
         """Write the record, and return why the replicas of a view have not confirmed it.
 
-        A replica that confirms the record has everything that was committed before it.
+        A replica that confirms the record has everything that was committed before it. `is_first`:
+        on this connection.
 
         Raises:
             RedisUnavailable: the reply was lost, or the flusher does not hold the lease.
         """
         names = self._key_names
-        wait = make_confirm_commands(primary.view, CONFIRM_TIMEOUT_MS, aof=primary.can_confirm_aof)
+        timeout_ms = FIRST_CONFIRM_TIMEOUT_MS if is_first else CONFIRM_TIMEOUT_MS
+        wait = make_confirm_commands(primary.view, timeout_ms, aof=primary.can_confirm_aof)
         written, *replies = await self.connection.pipeline(
             make_evalsha(
                 RECORD_REPLICAS, [names.replicas, names.lease], self._lease, record.encode()

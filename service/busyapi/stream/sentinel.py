@@ -1,26 +1,19 @@
-"""What Sentinels say about the primary and its replicas, and a failover by them.
+"""What Sentinels say about the primary.
 
 In the tier `replicated` every server has `replica-priority 0`, so Sentinels see that the primary is
 down but promote no server until the flusher has raised the priority of one.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from busyapi.errors import RedisUnavailable
-from busyapi.stream.connection import Command, ServerError
 from busyapi.stream.endpoint import Address, Endpoint
-from busyapi.stream.replica_server import parse_pairs, query_server
+from busyapi.stream.replica_server import parse_pairs
+from busyapi.stream.sentinel_queries import address_of, ask_sentinel, flags_of
 
-ASK_TIMEOUT_SECONDS = 1.0
 LATE_SECONDS = 0.1
 """How long the Sentinels are waited for that have not answered when a majority has."""
-_FINAL = {"NOGOODSLAVE", "INPROG"}
-"""Refusals of a failover that do not depend on how it is asked for."""
 _NOT_ELECTED = {"none", "wait_start"}
-_PROMOTING = {"send_slaveof_noone", "wait_promotion"}
-_UNREACHABLE = {"s_down", "o_down", "disconnected"}
 
 
 class SentinelPrimary(NamedTuple):
@@ -38,47 +31,6 @@ class SentinelPrimary(NamedTuple):
     """A Sentinel that the others elected executes a failover."""
 
 
-class NamedPrimary(NamedTuple):
-    """What one Sentinel says about the primary."""
-
-    address: str
-    epoch: int
-    """The number of the failover that made it the primary."""
-    is_promoting: bool
-    """It has chosen another server, and has not promoted it yet."""
-
-
-class SentinelView(NamedTuple):
-    """The servers that the Sentinels know, all of them together."""
-
-    listed: frozenset[str]
-    promotable: frozenset[str]
-    """The ones that a Sentinel reaches and may promote by itself. Its knowledge of a priority is up
-    to ten seconds old."""
-    failover_obstacle: str = ""
-    """Why no Sentinel could start a failover now, "" if one could."""
-    idle: frozenset[str] = frozenset()
-    """The ones that no Sentinel promotes: each Sentinel knows that the priority is 0, and executes
-    no failover. Empty if a Sentinel does not answer."""
-    primaries: tuple[NamedPrimary, ...] = ()
-    """What each Sentinel said after that: one may promote a server that was promotable before."""
-
-    def find_replacement(self, address: str) -> str:
-        """Return why a primary may no longer be the primary soon, "" if it stays.
-
-        Behind the newest failover, a Sentinel may name a former primary for some seconds.
-        """
-        epoch = max(
-            (named.epoch for named in self.primaries if named.address == address), default=-1
-        )
-        for named in self.primaries:
-            if named.is_promoting:
-                return "a Sentinel is promoting another server"
-            if named.address != address and named.epoch > epoch:
-                return f"a Sentinel names {named.address} as the primary, after {address}"
-        return ""
-
-
 async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
     """Return what the Sentinels say about the primary, None if none of them answers.
 
@@ -89,16 +41,16 @@ async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
     known = [(node, parse_pairs(reply)) for node, reply in pairs if reply]
     if not known:
         return None
-    down = [facts for _, facts in known if {"s_down", "o_down"} & _flags_of(facts)]
+    down = [facts for _, facts in known if {"s_down", "o_down"} & flags_of(facts)]
     facts = down[0] if down else known[0][1]
-    address = _address_of(facts)
-    count = sum(_address_of(other) == address for other in down)
-    flags = {flag for _, other in known for flag in _flags_of(other)}
+    address = address_of(facts)
+    count = sum(address_of(other) == address for other in down)
+    flags = {flag for _, other in known for flag in flags_of(other)}
     states = {other.get("failover-state", "none") for _, other in known}
     return SentinelPrimary(
         address,
         # One without a majority, as after its restart, waits for seconds and would refuse.
-        tuple(node for node, other in known if "failover_in_progress" not in _flags_of(other)),
+        tuple(node for node, other in known if "failover_in_progress" not in flags_of(other)),
         int(facts["failover-timeout"]) / 1000,
         is_suspected=bool(down),
         is_down="o_down" in flags or count >= int(facts["quorum"]),
@@ -106,157 +58,12 @@ async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
     )
 
 
-class Start(NamedTuple):
-    """How a failover started."""
-
-    refusal: str = ""
-    """Why none starts, "" if one does."""
-    is_coordinated: bool = False
-    """The primary takes part: it pauses its writes until the other server has them."""
-
-
-async def start_failover(endpoint: Endpoint, down: SentinelPrimary) -> str:
-    """Make one of the Sentinels start a failover now; return why none does, "" if one does."""
-    return (await _start(endpoint, down.sentinels, ())).refusal
-
-
-async def start_handover(endpoint: Endpoint) -> Start:
-    """Make a Sentinel replace a primary that works: together with it if the Sentinel can do that.
-
-    Valkey 9 and newer can. Older ones, and Redis, promote the other server at once.
-    """
-    return await _start(endpoint, endpoint.hosts, ("COORDINATED",))
-
-
-async def repeat_failover(endpoint: Endpoint) -> None:
-    """Make a Sentinel promote the server that another one promoted before it was lost."""
-    await _start(endpoint, endpoint.hosts, ())
-
-
-async def find_unready(endpoint: Endpoint, address: str) -> str:
-    """Return which Sentinels have not read yet that they may promote a server, "" if all have.
-
-    One that does not answer does not count.
-    """
-    replies = await asyncio.gather(*(_ask(endpoint, node, "REPLICAS") for node in endpoint.hosts))
-    unready = [
-        f"{host}:{port}"
-        for (host, port), reply in zip(endpoint.hosts, replies, strict=True)
-        if reply is not None and address not in _list_promotable(map(parse_pairs, reply))
-    ]
-    if not unready:
-        return ""
-    return f"Sentinel {', '.join(unready)} has not read the priority of {address}"
-
-
-async def _start(endpoint: Endpoint, sentinels: Sequence[Address], words: Command) -> Start:
-    reasons = []
-    for node in sentinels:
-        reply = await _query(endpoint, node, "FAILOVER", *words)
-        is_coordinated = bool(words)
-        if words and isinstance(reply, ServerError) and reply.code not in _FINAL:
-            reply = await _query(endpoint, node, "FAILOVER")
-            is_coordinated = False
-        is_running = isinstance(reply, ServerError) and reply.code == "INPROG"
-        if is_running or not isinstance(reply, Exception):
-            return Start(is_coordinated=is_coordinated)
-        reasons.append(f"Sentinel {node[0]}:{node[1]}: {reply or 'no reply'}")
-    return Start("; ".join(reasons))
-
-
-async def read_view(endpoint: Endpoint) -> SentinelView | None:
-    """Return what the Sentinels know, None if none of them answers."""
-    views, obstacle = await asyncio.gather(
-        asyncio.gather(*(_ask_view(endpoint, node) for node in endpoint.hosts)),
-        _find_obstacle(endpoint),
-    )
-    answered = [view for view in views if view is not None]
-    if not answered:
-        return None
-    replicas = [parse_pairs(replica) for listed, _, _ in answered for replica in listed]
-    # Right after a failover, the Sentinels still list a former primary as the primary.
-    servers = replicas + [parse_pairs(primary) for _, primary, _ in answered]
-    return SentinelView(
-        frozenset(map(_address_of, servers)),
-        _list_promotable(replicas),
-        obstacle,
-        _find_idle(endpoint, views),
-        tuple(_parse_primary(primary, address) for _, primary, address in answered if address),
-    )
-
-
-async def _find_obstacle(endpoint: Endpoint) -> str:
-    """Return why no Sentinel has a quorum and a majority, "" if one has both."""
-    replies = await asyncio.gather(*(_query(endpoint, node, "CKQUORUM") for node in endpoint.hosts))
-    if not all(isinstance(reply, Exception) for reply in replies):
-        return ""
-    return "; ".join(
-        f"Sentinel {host}:{port}: {reply or 'no reply'}"
-        for (host, port), reply in zip(endpoint.hosts, replies, strict=True)
-    )
-
-
-async def _ask_view(endpoint: Endpoint, node: Address) -> list[Any] | None:
-    """Return a Sentinel's replicas, its primary, and that one's address; None without an answer.
-
-    In this order: a Sentinel that knows of priority 0 begins no failover afterwards, and one that
-    has begun it before shows that.
-    """
-    words = ("REPLICAS", "MASTER", "GET-MASTER-ADDR-BY-NAME")
-    replies = await _query_each(endpoint, node, *((word,) for word in words))
-    return None if any(isinstance(reply, Exception) for reply in replies) else replies
-
-
-def _parse_primary(master: list[bytes], address: list[bytes]) -> NamedPrimary:
-    facts = parse_pairs(master)
-    host, port = address
-    return NamedPrimary(
-        f"{host.decode()}:{int(port)}",
-        int(facts["config-epoch"]),
-        facts.get("failover-state") in _PROMOTING,
-    )
-
-
-def _find_idle(endpoint: Endpoint, views: list[list[Any] | None]) -> frozenset[str]:
-    idle: list[set[str]] = []
-    for view in views:
-        if view is None:
-            return frozenset()
-        replicas, primary, _ = view
-        facts = parse_pairs(primary)
-        knows_others = int(facts["num-other-sentinels"]) == len(endpoint.hosts) - 1
-        if not knows_others or {"failover_in_progress", "o_down"} & _flags_of(facts):
-            return frozenset()
-        listed = map(parse_pairs, replicas)
-        idle.append({_address_of(other) for other in listed if other["slave-priority"] == "0"})
-    return frozenset(set.intersection(*idle)) if idle else frozenset()
-
-
-def _list_promotable(replicas: Iterable[dict[str, str]]) -> frozenset[str]:
-    return frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica))
-
-
-def _is_promotable(replica: dict[str, str]) -> bool:
-    # A Sentinel that has not yet read the INFO of a replica assumes priority 100, but does not
-    # promote the replica either.
-    is_known = replica["info-refresh"] != "0" or replica["slave-repl-offset"] != "0"
-    return is_known and replica["slave-priority"] != "0" and not _UNREACHABLE & _flags_of(replica)
-
-
-def _flags_of(facts: dict[str, str]) -> set[str]:
-    return set(facts["flags"].split(","))
-
-
-def _address_of(facts: dict[str, str]) -> str:
-    return f"{facts['ip']}:{facts['port']}"
-
-
 async def _ask_most(endpoint: Endpoint, word: str) -> list[Any]:
     """Return the Sentinels' replies, None for one that is late when a majority has answered.
 
     The Sentinel beside a primary that was lost does not answer at all.
     """
-    tasks = [asyncio.ensure_future(_ask(endpoint, node, word)) for node in endpoint.hosts]
+    tasks = [asyncio.ensure_future(ask_sentinel(endpoint, node, word)) for node in endpoint.hosts]
     pending = set(tasks)
     try:
         while pending and sum(_has_answered(task) for task in tasks) <= len(tasks) // 2:
@@ -272,28 +79,3 @@ async def _ask_most(endpoint: Endpoint, word: str) -> list[Any]:
 
 def _has_answered(task: asyncio.Future[Any]) -> bool:
     return task.done() and not task.cancelled() and task.result() is not None
-
-
-async def _ask(endpoint: Endpoint, node: Address, word: str) -> Any:
-    """Return a Sentinel's reply, None if it does not answer or refuses."""
-    reply = await _query(endpoint, node, word)
-    return None if isinstance(reply, Exception) else reply
-
-
-async def _query(endpoint: Endpoint, node: Address, word: str, *more: str) -> Any:
-    """Return a Sentinel's reply, or the exception that took its place."""
-    (reply,) = await _query_each(endpoint, node, (word, *more))
-    return reply
-
-
-async def _query_each(endpoint: Endpoint, node: Address, *questions: tuple[str, ...]) -> list[Any]:
-    """Return a Sentinel's replies in order, each of them or the exception that took its place.
-
-    A question is a word of SENTINEL, and what follows the name of the service.
-    """
-    commands = [("SENTINEL", word, endpoint.service, *more) for word, *more in questions]
-    try:
-        async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-            return await query_server(endpoint, node, endpoint.sentinel_login, *commands)
-    except (RedisUnavailable, TimeoutError) as error:
-        return [error] * len(commands)

@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from busyapi.archive.writer import PartitionWriter
-from busyapi.archive_cli.increment import Increment, plan_increment
+from busyapi.archive_cli.increment import (
+    Increment,
+    Position,
+    format_position,
+    parse_position,
+    plan_increment,
+)
 from busyapi.archive_cli.line_filter import Query
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.query import select_lines
@@ -53,7 +59,7 @@ def read_ids(path: Path) -> list[int]:
     return sorted(pyarrow.parquet.read_table(path)["id"].to_pylist())
 
 
-def plan(root: Path, after: int) -> Increment:
+def plan(root: Path, after: Position) -> Increment:
     partitions = [status.partition for status in find_partitions(root)]
     return plan_increment([partition for partition in partitions if partition], after)
 
@@ -64,7 +70,7 @@ def select_ids(root: Path, increment: Increment) -> list[int]:
     ids: list[int] = []
     for status in find_partitions(root):
         assert status.partition
-        seqs = increment.select_seqs(status.partition)
+        seqs = increment.seqs[status.number]
         if seqs.last >= seqs.first:
             for lines in select_lines(status.partition, Query(), reports.append, seqs=seqs):
                 ids += [json.loads(line)["id"] for line in lines.splitlines()]
@@ -122,53 +128,63 @@ def test_increments_add_up_to_the_archive(
 ) -> None:
     archive = Archive(tmp_path_factory.mktemp("archive"))
     exported: list[int] = []
-    after = 0
+    after: Position = {}
     for partition, action, count in [*steps, (None, "", 0)]:
         if partition is None:
             increment = plan(archive.root, after)
             exported += select_ids(archive.root, increment)
-            assert increment.through >= after
-            after = increment.through
+            after = parse_position(format_position(increment.through))
         else:
             archive.step(partition, action, count)
-    # Whatever is left comes when every flusher has caught up.
-    highest = max(archive.ids, default=0) + PARTITIONS
-    for partition in range(PARTITIONS):
-        writer = recover_writer(archive.root, partition, PARTITIONS)
-        missing = highest // PARTITIONS + 1 - writer.cursor
-        if missing > 0:
-            writer.record_gap(Seq(writer.cursor + missing), "caught up")
-        writer.close()
-    exported += select_ids(archive.root, plan(archive.root, after))
     assert len(exported) == len(set(exported))
     assert set(exported) == archive.ids
 
 
-def test_stalled_partition_holds_higher_ids_back(tmp_path: Path) -> None:
+def test_partition_that_is_behind_or_idle_holds_no_other_back(tmp_path: Path) -> None:
     root = tmp_path / "archive"
     for partition, counts in ((0, (4, 2)), (1, (3,))):
-        write_blocks(root, *counts, partition=partition, partitions=2)
-        recover_writer(root, partition, 2).close()
+        write_blocks(root, *counts, partition=partition, partitions=3)
+        recover_writer(root, partition, 3).close()
+    recover_writer(root, 2, 3).close()
     done = run(root, "--after-id", "0", tmp_path / "a.parquet")
     assert (done.code, done.err) == (0, "")
-    assert read_ids(tmp_path / "a.parquet") == [1, 2, 3, 4, 5, 6, 7]
-    assert done.out.splitlines()[1:] == [
-        (
-            "2 usages with a higher id are left to the next increment, because partition 1 is"
-            " archived only up to there"
-        ),
-        "continue with --after-id 7",
-    ]
+    assert read_ids(tmp_path / "a.parquet") == [1, 2, 4, 5, 7, 8, 10, 13, 16]
+    assert done.out.endswith("continue with --after-id 0:16,1:8\n")
     metadata = pyarrow.parquet.read_schema(tmp_path / "a.parquet").metadata
     assert metadata[b"busyapi.columns"] == b"1"
-    assert metadata[b"busyapi.through_id"] == b"7"
-    done = run(root, "--after-id", "7", tmp_path / "b.parquet")
-    assert "0 usages matched: no usage after id 7 is archived yet" in done.err
-    assert done.out.endswith("continue with --after-id 7\n")
-    # One partition by itself does not wait for another.
-    done = run(root, "--after-id", "7", "--partition", "0", tmp_path / "c.parquet")
-    assert read_ids(tmp_path / "c.parquet") == [9, 11]
-    assert done.out.endswith("continue with --after-id 11\n")
+    assert metadata[b"busyapi.through_id"] == b"0:16,1:8"
+    done = run(root, "--after-id", "0:16,1:8", tmp_path / "b.parquet")
+    assert "0 usages matched: no usage after 0:16,1:8 is archived yet" in done.err
+    assert done.out.endswith("continue with --after-id 0:16,1:8\n")
+    for partition in (1, 2):
+        writer = recover_writer(root, partition, 3)
+        writer.append([make_batch(writer.cursor + 1)])
+        writer.close()
+    done = run(root, "--after-id", "0:16,1:8", tmp_path / "c.parquet")
+    assert read_ids(tmp_path / "c.parquet") == [3, 11]
+    assert done.out.endswith("continue with --after-id 0:16,1:11,2:3\n")
+
+
+@pytest.mark.parametrize(
+    ("position", "error"),
+    [
+        ("7", "'7' is not a position such as 0:22954,1:22950; begin with 0"),
+        ("0:1,", "'0:1,' is not a position"),
+        ("0:1,0:3", "'0:1,0:3' is not a position"),
+        ("0:9223372036854775808", "is not a position"),
+        ("0:2", "2 is not an id of partition 0; give what the last export printed"),
+        ("0:1,3:4", "--after-id names partition 3, which is not exported"),
+    ],
+)
+def test_position_of_another_archive_is_refused(tmp_path: Path, position: str, error: str) -> None:
+    root = tmp_path / "archive"
+    for partition in (0, 1):
+        write_blocks(root, 3, partition=partition, partitions=2)
+        recover_writer(root, partition, 2).close()
+    done = run(root, "--after-id", position, tmp_path / "x.parquet")
+    assert done.code != 0
+    assert error in done.err
+    assert not (tmp_path / "x.parquet").exists()
 
 
 def test_missing_partition_is_refused(tmp_path: Path) -> None:
@@ -202,6 +218,6 @@ def test_usages_that_retention_deleted_are_named(tmp_path: Path) -> None:
     abandon_writer(writer)
     assert find_open_segment(root)
     change_identity(root / "p00/partition.json", keptFrom=4)
-    done = run(root, "--after-id", "1", tmp_path / "x.parquet")
-    assert "retention has deleted usages with an id above 1 and below 4" in done.err
+    done = run(root, "--after-id", "0:1", tmp_path / "x.parquet")
+    assert "retention has deleted ids 2 to 3 before they were exported" in done.err
     assert read_ids(tmp_path / "x.parquet") == [4, 5]

@@ -8,7 +8,7 @@ from busyapi.ids import Seq
 from busyapi.stream.replica_server import ReplicaServer, ServerData
 from busyapi.stream.replica_store import PrimaryReplicas
 from busyapi.stream.replicas import ReplicaRecord, ReplicaView
-from busyapi.stream.sentinel import NamedPrimary, SentinelView
+from busyapi.stream.sentinel_view import NamedPrimary, SentinelView
 
 PRIMARY, ONE, TWO = "10.0.0.1:6379", "10.0.0.2:6379", "10.0.0.3:6379"
 VIEW = ReplicaView(((ONE, "online"), (TWO, "online")), "2-0")
@@ -108,7 +108,7 @@ def test_too_few_name_each_reason() -> None:
     assert f"{TWO} loads data" in refusal
 
 
-SETTLED = NamedPrimary(PRIMARY, 2, is_promoting=False)
+SETTLED = NamedPrimary(PRIMARY, 2)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,8 @@ SETTLED = NamedPrimary(PRIMARY, 2, is_promoting=False)
             SETTLED._replace(address=ONE, epoch=3),
             f"a Sentinel names {ONE} as the primary, after {PRIMARY}",
         ),
-        (SETTLED._replace(is_promoting=True), "a Sentinel is promoting another server"),
+        (SETTLED._replace(promoting=ONE), "a Sentinel is promoting another server"),
+        (SETTLED._replace(promoting="?"), "a Sentinel is promoting another server"),
     ],
 )
 def test_no_commit_is_allowed_while_a_sentinel_replaces_the_primary(
@@ -129,3 +130,33 @@ def test_no_commit_is_allowed_while_a_sentinel_replaces_the_primary(
 ) -> None:
     view = SentinelView(BOTH, frozenset(), primaries=(SETTLED, other))
     assert refuse(report(GOOD, OTHER, view=view)) == expected
+
+
+FORMER = NamedPrimary(ONE, 1)
+PROMOTING = NamedPrimary(ONE, 1, promoting=PRIMARY)
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ((FORMER, PROMOTING), ""),
+        # No Sentinel is known to promote it.
+        ((FORMER,), f"a Sentinel names {ONE} as the primary, after {PRIMARY}"),
+        # Another failover came later.
+        (
+            (NamedPrimary(TWO, 2), PROMOTING),
+            f"a Sentinel names {TWO} as the primary, after {PRIMARY}",
+        ),
+        (
+            (PROMOTING, NamedPrimary(ONE, 1, promoting=TWO)),
+            "a Sentinel is promoting another server",
+        ),
+    ],
+)
+def test_server_that_a_sentinel_is_promoting_allows_commits_before_the_sentinel_sees_it(
+    others: tuple[NamedPrimary, ...], expected: str
+) -> None:
+    view = SentinelView(BOTH, frozenset(), primaries=others)
+    assert refuse(report(GOOD, OTHER, view=view)) == expected
+    # Another Sentinel must be able to promote it if the one that does it is lost.
+    assert not view.has_promoted(PRIMARY)
