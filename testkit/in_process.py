@@ -27,6 +27,7 @@ from busyapi.flusher.seed import seed_partition
 from busyapi.settings import Settings
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
+from busyapi.stream.servers import RedisServers
 from busyapi.telemetry.metrics import FlusherMetrics
 from busyapi.wiring import redis
 from testkit.processes import Store
@@ -38,7 +39,7 @@ USAGE_LINE = b'{"patientId":"100"}'
 
 def endpoint_of(store: Store) -> Endpoint:
     """Return the endpoint that busyapi's own wiring makes for a store."""
-    return redis.make_endpoint(Settings.from_environment(store.settings()))
+    return redis.make_servers(Settings.from_environment(store.settings())).find(0)
 
 
 async def poll_until(condition: Callable[[], T], what: str, *, seconds: float = 10.0) -> T:
@@ -178,7 +179,7 @@ async def seed_once(
 ) -> str:
     """Seed the partition as a flusher does at its start, release it, and return the reason."""
     writer = open_archive(archive, bound=bound)
-    partition = OwnedPartition(endpoint, 0, tier, writer.identity.archive_id)
+    partition = OwnedPartition(RedisServers(only=endpoint), 0, tier, writer.identity.archive_id)
     try:
         config = PartitionConfig(0, 1, bound, tier)
         await partition.connect()
@@ -217,7 +218,7 @@ def make_flusher(
     folder = UnrecoveredFolder(archive_config)
 
     def connect(archive_id: str) -> OwnedPartition:
-        return OwnedPartition(endpoint, 0, tier, archive_id)
+        return OwnedPartition(RedisServers(only=endpoint), 0, tier, archive_id)
 
     config = PartitionConfig(0, partitions, bound, tier)
     keys = IdempotencyKeeper(key_seconds, max_keys)

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from busyapi.stream.connection import RedisConnection
-from busyapi.stream.endpoint import Endpoint, parse_redis_url
+from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import decode_entry, parse_entry
 from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.redis_url import parse_redis_url
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED
 from testkit.in_process import endpoint_of, seed_once
 from testkit.proxy import Proxy

@@ -10,8 +10,7 @@ from testkit.history import History
 from testkit.http1 import fetch
 from testkit.load import Load
 from testkit.ports import reserve_port
-from testkit.processes import Api, Stack, answers_ok
-from testkit.servers import Server
+from testkit.processes import Api, Stack, Store, answers_ok
 from testkit.waiting import wait_until
 
 POST_SECONDS = 90.0
@@ -20,7 +19,7 @@ POST_SECONDS = 90.0
 class Release:
     """A stack whose number of partitions changes."""
 
-    def __init__(self, folder: Path, store: Server, partitions: int, total: int) -> None:
+    def __init__(self, folder: Path, store: Store, partitions: int, total: int) -> None:
         self.folder = folder
         settings = {"BUSYAPI_PARTITIONS": str(partitions), "BUSYAPI_SEGMENT_BYTES": "200000"}
         self.stack = Stack(folder, store, apis=0, partitions=total, settings=settings)

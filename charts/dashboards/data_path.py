@@ -17,6 +17,12 @@ from charts.dashboards.queries import (
 )
 
 BOUND = f"max by (partition) (last_over_time({select('busyapi_bound_usages', of=FLUSHER)}[1h]))"
+CONFIRMING = select("busyapi_replicas_confirming", of=FLUSHER)
+FEWEST_CONFIRMING = (
+    # Of the flushers that decide: each server has one.
+    f"min({CONFIRMING} and {select('busyapi_replicas_expected', of=FLUSHER)} > 0)"
+    f" or max({CONFIRMING})"
+)
 
 COMMIT = Row(
     "API: group commit",
@@ -283,7 +289,7 @@ BUFFER = Row(
             unit="short",
             steps=[],
             queries=[
-                Query(f"max({select('busyapi_replicas_confirming', of=FLUSHER)})", "confirming"),
+                Query(FEWEST_CONFIRMING, "confirming"),
                 Query(f"max({select('busyapi_replicas_expected', of=FLUSHER)})", "expected"),
             ],
             alerts=["BusyapiReplicasDegraded"],

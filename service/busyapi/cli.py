@@ -117,16 +117,15 @@ def _add_tools(commands: Any, settings: Settings) -> None:
         run_accept_primary(settings, options.dir, options.partition, confirmed=options.yes)
         return 0
 
-    def hand_over(_: argparse.Namespace, settings: Settings) -> int:
+    def hand_over(options: argparse.Namespace, settings: Settings) -> int:
         """Make another server the primary of Redis, in the tier `replicated` with Sentinels.
 
-        The flusher of partition 0 chooses a server that holds every acknowledged usage. Needed
-        before work on the primary: with `replica-priority 0` everywhere, SENTINEL FAILOVER finds
-        no server to promote.
+        The flusher chooses a server that holds every acknowledged usage. Needed before work on the
+        primary: with `replica-priority 0` everywhere, SENTINEL FAILOVER finds no server to promote.
         """
         from busyapi.wiring.flusher import run_hand_over  # noqa: PLC0415 - likewise
 
-        run_hand_over(settings)
+        run_hand_over(settings, options.partition)
         return 0
 
     archive_commands.add_commands(
@@ -141,6 +140,13 @@ def _add_tools(commands: Any, settings: Settings) -> None:
         help="make another server the primary of Redis",
         description=inspect.cleandoc(hand_over.__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    handing_over.add_argument(
+        "--partition",
+        type=int,
+        default=0,
+        metavar="N",
+        help="a partition of the server (default: 0), if BUSYAPI_REDIS_URL names several",
     )
     handing_over.set_defaults(run=hand_over)
     dev_command.add_command(commands, settings, os.environ)

@@ -133,7 +133,8 @@ class Settings:
         "redis://127.0.0.1:6379",
         "URL",
         "redis://host:port, redis+sentinel://host:port,host:port/service or"
-        " redis+cluster://host:port,host:port; rediss for TLS",
+        " redis+cluster://host:port,host:port; rediss for TLS. Several servers are separated by"
+        " blanks, with the partitions of each: `0-1=redis://one:6379 2-3=redis://two:6379`",
     )
     redis_username: str = setting("BUSYAPI_REDIS_USERNAME", "", "", "the user of Redis's ACL")
     redis_password: str = setting("BUSYAPI_REDIS_PASSWORD", "", "", "the password of that user")

@@ -27,6 +27,11 @@ def external(**options: object) -> Json:
     return {"valkey": {"enabled": False}, "externalRedis": {"host": "r.example.org"} | options}
 
 
+def spread(*servers: Json, **options: object) -> Json:
+    """Return values with several external servers."""
+    return {"valkey": {"enabled": False}, "externalRedis": {"servers": servers, **options}}
+
+
 def three(**config: object) -> Json:
     """Return values with three Valkey servers."""
     return {"config": config, "valkey": {"replicas": 3}}
@@ -51,6 +56,23 @@ REFUSALS: list[tuple[str, Json]] = [
     (
         "externalRedis.mode is sentinel: set externalRedis.masterName",
         external(host="", masterName="", **SENTINEL),
+    ),
+    ("externalRedis.servers names the servers", spread({"partitions": 0, "host": "a"}, host="b")),
+    (
+        "externalRedis.servers, partitions 0: externalRedis.mode is standalone, so the server",
+        spread({"partitions": 0, "hosts": ["a"]}),
+    ),
+    (
+        "externalRedis.servers, partitions 0: externalRedis.mode is cluster, so the server",
+        spread({"partitions": 0, "host": "a"}, mode="cluster"),
+    ),
+    (
+        "externalRedis.servers names partition 1 twice",
+        spread({"partitions": "0-1", "host": "a"}, {"partitions": "1-3", "host": "b"}),
+    ),
+    (
+        "externalRedis.servers has no server for partition 0",
+        spread({"partitions": "1-9", "host": "a"}),
     ),
     ("externalRedis.password and", external(password="p", existingSecret="s")),
     (

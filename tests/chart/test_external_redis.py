@@ -2,6 +2,7 @@
 
 import pytest
 
+from busyapi.wiring.redis import make_servers
 from testkit.chart.rendering import (
     CHART,
     Json,
@@ -22,6 +23,9 @@ MANAGED = values_of(CHART / "ci" / "external-redis-managed-values.yaml")
 SENTINEL_FOLDER, TLS_FOLDER = "/etc/busyapi/redis-sentinel", "/etc/busyapi/redis-tls"
 
 
+SPREAD = values_of(CHART / "ci" / "external-redis-spread-values.yaml")
+
+
 def with_sentinel(**sentinel: str) -> Json:
     return SENTINEL_TLS | {"externalRedis": SENTINEL_TLS["externalRedis"] | {"sentinel": sentinel}}
 
@@ -38,6 +42,24 @@ def test_sentinels_have_a_login_of_their_own(role: tuple[str, str]) -> None:
         "password": "redis-login/redis-password"
     }
     assert read_secret(documents, "busyapi-redis") == {"sentinel-password": "not-a-real-password"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_partitions_are_on_the_servers_that_are_named(role: tuple[str, str]) -> None:
+    servers = make_servers(settings_of(render(SPREAD), *role))
+    places = [servers.find(partition) for partition in range(4)]
+    assert [place.hosts[0][0] for place in places] == ["one-0.redis"] * 2 + ["two-0.redis"] * 2
+    assert [place.service for place in places] == ["mymaster"] * 2 + ["second"] * 2
+    standalone: Json = {
+        "servers": [
+            {"partitions": "0,2-3", "host": "fd00::6", "port": 7000},
+            {"partitions": 1, "host": "two"},
+        ],
+        "tls": {"enabled": True},
+    }
+    documents = render(SPREAD | {"config": {"partitions": 4}, "externalRedis": standalone})
+    url = settings_of(documents, *role).redis_url
+    assert url == "0,2-3=rediss://[fd00::6]:7000 1=rediss://two:6379"
 
 
 @pytest.mark.parametrize("role", ROLES)

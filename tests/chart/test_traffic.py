@@ -340,6 +340,15 @@ def test_policies_allow_the_address_of_an_external_redis() -> None:
         ({"mode": "sentinel", "hosts": ["a:26380", "[fd00::6]:26381"]}, [26380, 26381, 6379]),
         ({"mode": "sentinel", "hosts": ["a", "b"]}, [26379, 6379]),
         ({"mode": "cluster", "hosts": ["a:7000", "b:7000", "c"]}, [7000, 6379]),
+        (
+            {
+                "servers": [
+                    {"partitions": 0, "host": "a", "port": 6380},
+                    {"partitions": 1, "host": "b"},
+                ]
+            },
+            [6380, 6379],
+        ),
     ],
 )
 def test_policies_allow_the_ports_of_an_external_redis(external: Json, ports: list[int]) -> None:

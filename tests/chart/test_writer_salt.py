@@ -4,7 +4,7 @@ from base64 import b64decode, b64encode
 from pathlib import Path
 
 from busyapi.api.stamper import make_stamper
-from busyapi.wiring.redis import make_endpoint
+from busyapi.wiring.redis import make_servers
 from testkit.chart.lookups import with_lookup
 from testkit.chart.rendering import (
     Json,
@@ -30,9 +30,9 @@ def read_salt(documents: list[Json]) -> bytes:
 def test_entries_of_a_default_installation_are_those_that_0_2_0_reads() -> None:
     documents = render()
     assert settings_of(documents).writer_salt_file == ""
-    assert make_endpoint(settings_of(documents)).entry_version == 1
+    assert make_servers(settings_of(documents)).find(0).entry_version == 1
     assert NAME not in str(documents)
-    assert make_endpoint(settings_of(render(ON))).entry_version == 2
+    assert make_servers(settings_of(render(ON))).find(0).entry_version == 2
 
 
 def test_salt_is_random_and_the_service_accepts_it(tmp_path: Path) -> None:

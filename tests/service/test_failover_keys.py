@@ -18,7 +18,7 @@ from busyapi.errors import RedisUnavailable
 from busyapi.flusher import idempotency
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.seed import REPLACED
-from busyapi.stream.endpoint import parse_redis_url
+from busyapi.stream.redis_url import parse_redis_url
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
     CommitterHarness,

@@ -6,8 +6,8 @@ from typing import Any, cast
 from busyapi.api.lookup import _find_confirmed
 from busyapi.api.usage_finder import UsageFinder
 from busyapi.ids import UsageId
-from busyapi.stream.endpoint import parse_redis_url
 from busyapi.stream.reader import PartitionReader
+from busyapi.stream.redis_url import parse_redis_url
 from testkit.in_process import run_committer
 from testkit.proxy import Proxy
 from tests.service.test_failover_ids import Chain, chain  # noqa: F401 - a fixture

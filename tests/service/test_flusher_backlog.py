@@ -16,6 +16,7 @@ from busyapi.ids import Seq
 from busyapi.stream.entry import encode_entry
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.partition import OwnedPartition
+from busyapi.stream.servers import RedisServers
 from busyapi.strides import IdScheme
 from testkit.archive.builder import find_segments
 from testkit.archive_reader import read_archive
@@ -177,7 +178,8 @@ async def test_flusher_that_stops_reads_all_that_waits(stack: InProcessStack) ->
     stopping.set()
     with closing(open_archive(stack.archive, bound=100_000)) as writer:
         archive_id = writer.identity.archive_id
-        partition = OwnedPartition(endpoint_of(stack.server), 0, "fsync", archive_id)
+        servers = RedisServers(only=endpoint_of(stack.server))
+        partition = OwnedPartition(servers, 0, "fsync", archive_id)
         await partition.connect()
         await partition.acquire_lease()
         buffer = FlushBuffer(Seq(0), IdempotencyKeeper(3600, 1000))

@@ -16,6 +16,7 @@ from busyapi.flusher.accept_primary import PrimaryNotAccepted, accept_primary
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.flusher.ownership import PartitionConfig, acquire_lease
 from busyapi.stream.partition import OwnedPartition
+from busyapi.stream.servers import RedisServers
 from testkit.in_process import (
     make_flusher,
     open_archive,
@@ -132,7 +133,8 @@ async def test_restored_copy_forgets_the_holders_of_its_time(trio: Trio, tmp_pat
 async def test_holders_do_not_grow_without_the_lease(trio: Trio) -> None:
     await seed_once(trio.where, trio.archive, tier="replicated")
     writer = open_archive(trio.archive)
-    partition = OwnedPartition(trio.where, 0, "replicated", writer.identity.archive_id)
+    servers = RedisServers(only=trio.where)
+    partition = OwnedPartition(servers, 0, "replicated", writer.identity.archive_id)
     try:
         await partition.connect()
         await acquire_lease(partition, writer.identity, PartitionConfig(0, 1, 1000, "replicated"))

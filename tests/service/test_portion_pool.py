@@ -16,8 +16,9 @@ from structlog.testing import capture_logs
 
 from busyapi.api.portion_pool import PortionPool
 from busyapi.api.rate_portion import BURST_SECONDS
-from busyapi.stream.endpoint import Endpoint, parse_redis_url
+from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.rate_buckets import RateBuckets
+from busyapi.stream.redis_url import parse_redis_url
 from testkit.in_process import endpoint_of, poll_until
 from testkit.log_leaks import MARK
 from testkit.ports import reserve_port

@@ -9,7 +9,7 @@ import pytest
 from busyapi.errors import RedisUnavailable
 from busyapi.settings import Settings
 from busyapi.stream.endpoint import Endpoint
-from busyapi.wiring.redis import make_endpoint
+from busyapi.wiring.redis import make_servers
 from testkit.certificates import Certificates, make_certificates
 from testkit.checker import Defect
 from testkit.in_process import endpoint_of
@@ -37,7 +37,7 @@ async def try_connect(endpoint: Endpoint) -> None:
 def with_settings(store: Store, **changes: str) -> Endpoint:
     """Return the endpoint of a store with other settings of Redis, named without their prefix."""
     settings = {f"BUSYAPI_REDIS_{name}": value for name, value in changes.items()}
-    return make_endpoint(Settings.from_environment(store.settings() | settings))
+    return make_servers(Settings.from_environment(store.settings() | settings)).find(0)
 
 
 async def test_sentinels_get_their_own_password_and_not_that_of_redis(

@@ -13,6 +13,7 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.lease import STALE_SECONDS
 from busyapi.stream.partition import OwnedPartition
+from busyapi.stream.servers import RedisServers
 from testkit.in_process import endpoint_of
 from testkit.servers import FLAVOURS, Server
 
@@ -42,7 +43,7 @@ async def owner(server: Server) -> AsyncIterator[OwnedPartition]:
 
 
 async def connect(endpoint: Endpoint, archive: str) -> OwnedPartition:
-    partition = OwnedPartition(endpoint, 0, "fsync", archive)
+    partition = OwnedPartition(RedisServers(only=endpoint), 0, "fsync", archive)
     await partition.connect()
     return partition
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.errors import RedisUnavailable
-from busyapi.stream.endpoint import parse_redis_url
+from busyapi.stream.redis_url import parse_redis_url
 from testkit.certificates import make_certificates
 from testkit.in_process import endpoint_of, run_committer, seed_once
 from testkit.load import Load

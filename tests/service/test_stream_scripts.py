@@ -24,6 +24,7 @@ from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replicas import ReplicaView
 from busyapi.stream.scripts import REVOKE_SEEN_EPOCH
+from busyapi.stream.servers import RedisServers
 from busyapi.stream.session import CommitCommand, CommitResult, Session
 from busyapi.stream.state import continue_epoch, is_same_history, record_strides
 from busyapi.strides import Strides
@@ -61,7 +62,7 @@ class Seeded:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.endpoint: Endpoint = endpoint_of(server)
-        self.owner = OwnedPartition(self.endpoint, 0, "fsync", "archive-a")
+        self.owner = OwnedPartition(RedisServers(only=self.endpoint), 0, "fsync", "archive-a")
         self.session: Session
         self.highest = Seq(0)
 
@@ -308,7 +309,7 @@ async def test_flusher_can_lease_seed_and_trim_while_the_memory_is_full(seeded: 
     assert await seeded.commit(make_batch(1), make_batch(2)) == [1, 2]
     seeded.server.client().config_set("maxmemory", 1)
     await seeded.owner.release()
-    owner = OwnedPartition(seeded.endpoint, 0, "fsync", "archive-a")
+    owner = OwnedPartition(RedisServers(only=seeded.endpoint), 0, "fsync", "archive-a")
     await owner.connect()
     await owner.acquire_lease()
     await owner.record_doubt("a test says so")

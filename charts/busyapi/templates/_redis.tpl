@@ -35,19 +35,33 @@ busyapi
 {{ ternary "rediss" "redis" .root.Values.valkey.tls.enabled }}://{{ include "busyapi.fullname" .root }}-valkey{{ .number }}:6379
 {{- end }}
 
+{{/* The URL of an external Redis. Arguments: root, server (`externalRedis`, or one of its `servers`). */}}
+{{- define "busyapi.externalUrl" -}}
+{{- $external := .root.Values.externalRedis }}
+{{- $scheme := ternary "rediss" "redis" $external.tls.enabled }}
+{{- if eq $external.mode "standalone" -}}
+{{ $scheme }}://{{ include "busyapi.redisHost" (.server.host | default "") }}:{{ .server.port | default $external.port | int64 }}
+{{- else if eq $external.mode "sentinel" -}}
+{{ $scheme }}+sentinel://{{ join "," (.server.hosts | default list) }}/{{ .server.masterName | default $external.masterName }}
+{{- else -}}
+{{ $scheme }}+cluster://{{ join "," (.server.hosts | default list) }}
+{{- end }}
+{{- end }}
+
 {{- define "busyapi.redisUrl" -}}
 {{- $external := .Values.externalRedis }}
-{{- $scheme := ternary "rediss" "redis" (ternary .Values.valkey.tls.enabled $external.tls.enabled .Values.valkey.enabled) }}
 {{- if include "busyapi.hasReplicas" . -}}
-{{ $scheme }}+sentinel://{{ include "busyapi.valkeyServers" . | fromYamlArray | join ":26379," }}:26379/{{ include "busyapi.sentinelMaster" . }}
+{{ ternary "rediss" "redis" .Values.valkey.tls.enabled }}+sentinel://{{ include "busyapi.valkeyServers" . | fromYamlArray | join ":26379," }}:26379/{{ include "busyapi.sentinelMaster" . }}
 {{- else if .Values.valkey.enabled -}}
 {{ include "busyapi.valkeyUrl" (dict "root" . "number" "") }}
-{{- else if eq $external.mode "standalone" -}}
-{{ $scheme }}://{{ include "busyapi.redisHost" $external.host }}:{{ $external.port | int64 }}
-{{- else if eq $external.mode "sentinel" -}}
-{{ $scheme }}+sentinel://{{ join "," $external.hosts }}/{{ $external.masterName }}
+{{- else if $external.servers -}}
+{{- $urls := list }}
+{{- range $external.servers }}
+{{- $urls = append $urls (printf "%s=%s" (toString .partitions) (include "busyapi.externalUrl" (dict "root" $ "server" .))) }}
+{{- end }}
+{{- join " " $urls }}
 {{- else -}}
-{{ $scheme }}+cluster://{{ join "," $external.hosts }}
+{{ include "busyapi.externalUrl" (dict "root" . "server" $external) }}
 {{- end }}
 {{- end }}
 

@@ -66,7 +66,7 @@ def check_readiness(context: ApiContext) -> list[Check]:
     """Return the readiness checks."""
     return [
         Check("draining", "draining" if context.draining else ""),
-        Check("partition", _check_partition(context)),
+        Check("partition", _check_partition(context), _describe_missing(context)),
         _check_durability(context),
         *_check_credentials(context),
     ]
@@ -85,6 +85,19 @@ def _check_partition(context: ApiContext) -> str:
     if context.was_ready:
         return ""
     return str(context.committers.committers[0].last_error)
+
+
+def _describe_missing(context: ApiContext) -> str:
+    """Return "ok", and which partitions get no usages while others do, and why."""
+    committers = context.committers.committers
+    missing: dict[str, list[str]] = {}
+    for committer in committers:
+        if not committer.is_ready:
+            missing.setdefault(str(committer.last_error), []).append(str(committer.partition))
+    if sum(map(len, missing.values())) == len(committers):
+        return "ok"
+    reasons = (f"{', '.join(numbers)} ({reason})" for reason, numbers in missing.items())
+    return f"ok, without {' and '.join(reasons)}" if missing else "ok"
 
 
 def _check_credentials(context: ApiContext) -> list[Check]:

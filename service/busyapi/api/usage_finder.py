@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from busyapi.errors import NotSeeded, RedisUnavailable
 from busyapi.ids import Seq, UsageId
+from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.reader import BufferedUsage, PartitionReader
 from busyapi.stream.state import PartitionState
 from busyapi.strides import Strides, find_child, parent_of
@@ -69,13 +70,15 @@ class UsageFinder:
             partition = find_child(usage_id, partition, strides) if strides else None
 
     async def _find_base(self) -> None:
-        number = 0
-        while self.base is None and number < self._partitions:
-            try:
-                await self.read_state(number)
-            except RedisUnavailable:
+        unavailable: set[Endpoint] = set()
+        for number in range(self._partitions):
+            if self.base is not None:
                 return
-            number += 1
+            if (server := self._reader(number).endpoint) not in unavailable:
+                try:
+                    await self.read_state(number)
+                except RedisUnavailable:
+                    unavailable.add(server)
 
     async def _read_place(self, partition: int, usage_id: UsageId, base: int) -> Place:
         while True:

@@ -46,6 +46,8 @@ class Identity(NamedTuple):
     format: int = NEWEST_FORMAT
     """The format of new segments. No segment is of a later one: 0.2.0, which reads format 1 only,
     refuses the whole archive instead of taking its segments for damaged ones."""
+    server: int = 0
+    """The Redis server on which it was seeded: the lowest partition that this server has."""
 
     @property
     def ids(self) -> IdScheme:
@@ -159,9 +161,10 @@ def read_identity(folder: Path) -> Identity | None:
         if type(number) is not int or number not in KNOWN_FORMATS:
             raise ArchiveDamaged(f"{path} is of format {number}, which never existed")
         numbers = [members[name] for name in ("partition", "partitions", "bound", "keptFrom")]
+        numbers.append(members.get("server", 0))
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ArchiveDamaged(f"{path} cannot be read: its numbers must be integers from 0")
-        partition, partitions, bound, kept_from = numbers
+        partition, partitions, bound, kept_from, server = numbers
         strides = members.get("strides") if number >= STRIDES_FORMAT else None
         return Identity(
             str(members["archive"]),
@@ -175,6 +178,7 @@ def read_identity(folder: Path) -> Identity | None:
             is_copy,
             str(members.get("prefix", LEGACY_PREFIX if members["seeded"] else "")),
             number,
+            server,
         )
     except FileNotFoundError:
         return None
@@ -248,4 +252,5 @@ def _make_members(identity: Identity) -> dict[str, Any]:
         "replaces": identity.replaces,
         "home": identity.file_birth,
         "prefix": identity.prefix,
+        **({"server": identity.server} if identity.server else {}),
     }

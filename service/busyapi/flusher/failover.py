@@ -93,7 +93,7 @@ class HolderPromoter:
             self._down.end()
             return Promotion()
         may_wait = not self._down.has_lasted("the primary is down")
-        key_names = endpoint.key_names(0)
+        key_names = endpoint.decider_keys
         servers = await asyncio.gather(
             *(
                 inspect_replica(endpoint, address, key_names)

@@ -104,7 +104,7 @@ class Handover:
             return ""
         confirming = primary.record.confirming if primary.record else frozenset()
         online = confirming & holders.addresses & frozenset(primary.view.online)
-        key_names = self._endpoint.key_names(0)
+        key_names = self._endpoint.decider_keys
         servers = await asyncio.gather(
             *(inspect_replica(self._endpoint, address, key_names) for address in sorted(online))
         )

@@ -10,7 +10,9 @@ from busyapi.archive.identity import Identity
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import LeaseLost, LossSuspected, PartitionMismatch
 from busyapi.ids import Seq
+from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
+from busyapi.stream.reader import read_record
 from busyapi.stream.snapshot import PartitionSnapshot
 from busyapi.stream.state import PartitionState
 
@@ -35,7 +37,8 @@ async def acquire_lease(
         LeaseLost: another flusher owns the partition; try again on the same object.
         RedisUnavailable: try again.
     """
-    state = (await partition.read_snapshot()).state
+    snapshot = await partition.read_snapshot()
+    state = snapshot.state
     if (
         _belongs_to_other_archive(state, identity)
         and await partition.lease_holder() == state.archive_id
@@ -44,8 +47,28 @@ async def acquire_lease(
             f"the flusher of archive {state.archive_id} holds this partition's lease. If it"
             " belongs to another installation, set another BUSYAPI_KEY_PREFIX here"
         )
-    check_config(state, identity, config, partition.key_names.prefix)
+    check_config(state, identity, config, partition.endpoint)
+    if snapshot.is_empty:
+        await _check_other_servers(partition, config)
     return await partition.acquire_lease()
+
+
+async def _check_other_servers(partition: OwnedPartition, config: PartitionConfig) -> None:
+    """Check, on a server without the partition, that no other server has it.
+
+    Raises:
+        PartitionMismatch: one has it, with usages that may not be archived yet.
+        RedisUnavailable: one does not answer.
+    """
+    for endpoint in partition.servers.list_others(config.partition):
+        state = await read_record(endpoint, config.partition)
+        if state.archive_id:
+            own, other = partition.endpoint.first_partition, endpoint.first_partition
+            raise PartitionMismatch(
+                f"BUSYAPI_REDIS_URL places partition {config.partition} on a server that does not"
+                f" have it, and the server of partition {other} has it: the addresses of the"
+                f" servers of partitions {own} and {other} are exchanged. Correct them"
+            )
 
 
 def _belongs_to_other_archive(state: PartitionState, archive: Identity) -> bool:
@@ -53,20 +76,27 @@ def _belongs_to_other_archive(state: PartitionState, archive: Identity) -> bool:
 
 
 def check_config(
-    state: PartitionState, archive: Identity, config: PartitionConfig, prefix: str
+    state: PartitionState, archive: Identity, config: PartitionConfig, endpoint: Endpoint
 ) -> None:
     """Compare the settings that are fixed at install.
 
     Raises:
         LossSuspected: the partition was seeded from another archive.
         PartitionMismatch: the installation cannot have so few partitions, or the archive has
-            another prefix.
+            another prefix or server.
     """
-    if archive.prefix not in {"", prefix}:
+    if archive.prefix not in {"", endpoint.prefix}:
         raise PartitionMismatch(
             f"this archive was seeded under the key prefix {archive.prefix}, BUSYAPI_KEY_PREFIX"
-            f" says {prefix}: set it to {archive.prefix}. It is fixed at install, and usages under"
-            " it may not be archived yet"
+            f" says {endpoint.prefix}: set it to {archive.prefix}. It is fixed at install, and"
+            " usages under it may not be archived yet"
+        )
+    if archive.prefix and archive.server != endpoint.first_partition:
+        raise PartitionMismatch(
+            f"BUSYAPI_REDIS_URL moves partition {archive.partition} from the server whose lowest"
+            f" partition is {archive.server} to the one whose lowest is {endpoint.first_partition}:"
+            " put it back. A partition never moves, because usages on its server may not be"
+            " archived yet"
         )
     if state.strides and config.partitions < state.strides.base:
         raise PartitionMismatch(

@@ -75,7 +75,11 @@ async def write_record(
 ) -> None:
     """Seed the partition with a record, and the counter if `seq` is given."""
     if not writer.identity.prefix:
-        # This precedes the seed, so that a later start does not use other keys.
-        update = asyncio.to_thread(writer.update_identity, prefix=partition.key_names.prefix)
+        # This precedes the seed, so that a later start uses no other keys, and no other server.
+        update = asyncio.to_thread(
+            writer.update_identity,
+            prefix=partition.key_names.prefix,
+            server=partition.endpoint.first_partition,
+        )
         await partition.await_with_lease(update)
     await partition.seed(writer.cursor, record, seq=seq)

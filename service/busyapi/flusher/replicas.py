@@ -102,8 +102,8 @@ class ReplicaKeeper:
         if not partition.replicas.is_decider:
             if primary.record is None or primary.record.server_id != primary.server_id:
                 raise DurabilityNotMet(
-                    "the flusher of partition 0 has not yet accepted the server"
-                    f" {primary.address}: see its /readyz"
+                    f"the flusher of partition {partition.key_names.decider} has not yet accepted"
+                    f" the server {primary.address}: see its /readyz"
                 )
             return primary.record.predecessors
         if await self._record.is_accepted(primary.server_id):

@@ -35,16 +35,16 @@ def request_handover(endpoint: Endpoint, tier: str) -> None:
 
 
 async def _hand_over(endpoint: Endpoint) -> None:
-    connection = await endpoint.connect(0)
+    key_names = endpoint.decider_keys
+    connection = await endpoint.connect(key_names.partition)
     old = connection.address
     try:
-        key = endpoint.key_names(0).handover
-        await connection.execute("SET", key, old, "EX", REQUEST_SECONDS)
+        await connection.execute("SET", key_names.handover, old, "EX", REQUEST_SECONDS)
     except ServerError as error:
         raise HandoverFailed(f"Redis at {old} refuses the request: {error}") from None
     finally:
         await connection.close()
-    write_output(f"asked the flusher of partition 0 to replace {old}\n")
+    write_output(f"asked the flusher of partition {key_names.partition} to replace {old}\n")
     started = monotonic()
     next_progress = started + PROGRESS_SECONDS
     while (now := monotonic()) < started + REQUEST_SECONDS:
@@ -58,14 +58,14 @@ async def _hand_over(endpoint: Endpoint) -> None:
         await asyncio.sleep(POLL_SECONDS)
     raise HandoverFailed(
         f"{old} is still the primary: see the log event handover_refused of the flusher of"
-        " partition 0, and its /readyz"
+        f" partition {key_names.partition}, and its /readyz"
     )
 
 
 async def _find_other(endpoint: Endpoint, old: str) -> str:
     """Return the address of another primary, "" if there is none yet."""
     try:
-        connection = await endpoint.connect(0)
+        connection = await endpoint.connect(endpoint.first_partition)
         try:
             info = await connection.execute("INFO", "replication")
         finally:

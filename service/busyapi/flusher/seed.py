@@ -137,7 +137,7 @@ async def _check_archive(
     config: PartitionConfig,
     snapshot: PartitionSnapshot,
 ) -> None:
-    check_config(snapshot.state, writer.identity, config, partition.key_names.prefix)
+    check_config(snapshot.state, writer.identity, config, partition.endpoint)
     if writer.identity.is_copy:
         # First: the fix that this error names also fixes the next one.
         check_original_known(snapshot, writer, config)

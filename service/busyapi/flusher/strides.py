@@ -12,7 +12,7 @@ from busyapi.errors import NotSeeded, PartitionMismatch, WaitingForParent
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.ids import Seq
 from busyapi.stream.partition import OwnedPartition
-from busyapi.stream.reader import PartitionReader
+from busyapi.stream.reader import read_record
 from busyapi.stream.state import PartitionState
 from busyapi.strides import Strides, begin_child, parent_of, stride_for
 
@@ -81,11 +81,7 @@ async def _find_base(partition: OwnedPartition, numbers: Iterable[int]) -> int |
 
 async def _read_strides(partition: OwnedPartition, number: int) -> Strides | None:
     """Return the strides of another partition, None if it has no record."""
-    reader = PartitionReader(partition.endpoint, number)
-    try:
-        state = await reader.read_state()
-    finally:
-        await reader.close()
+    state = await read_record(partition.servers.find(number), number)
     return state.strides if state.installation in {"", partition.installation} else None
 
 

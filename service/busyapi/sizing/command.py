@@ -153,9 +153,7 @@ values of the chart:
 
 def _render_redis_values(plan: Plan, aof_gib: int) -> str:
     if plan.partitions > 1:
-        return (
-            "externalRedis.mode: cluster   (one core for each partition; a single server has one)"
-        )
+        return "externalRedis.mode: cluster   (or externalRedis.servers: each server has one core)"
     replicas = f"valkey.replicas: {plan.servers}\n  " if plan.servers > 1 else ""
     return f"""\
 {replicas}valkey.resources.limits.memory: {_mib(plan)}Mi

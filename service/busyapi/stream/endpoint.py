@@ -6,23 +6,19 @@ connection to one server, so that "which server answered" has one meaning (see `
 
 from dataclasses import dataclass, field
 from functools import partial
-from urllib.parse import unquote, urlsplit
 
 import structlog
 
-from busyapi.errors import ConfigError, RedisUnavailable
+from busyapi.errors import RedisUnavailable
 from busyapi.stream.connection import RedisConnection, ServerError
 from busyapi.stream.credentials import DEFAULT_TLS_FILES, NO_LOGIN, Credentials, TlsFiles
 from busyapi.stream.hedge import ask_in_turn
 from busyapi.stream.host_lookup import HostAddresses, HostLookup, LookupFailure
-from busyapi.stream.keys import PREFIX, PartitionKeys, check_prefix
+from busyapi.stream.keys import PREFIX, PartitionKeys
 from busyapi.stream.silent_nodes import SilentNodes
 from busyapi.stream.successor import has_promoted, open_primary
 
 log = structlog.get_logger()
-
-MODES = {"redis": "standalone", "redis+sentinel": "sentinel", "redis+cluster": "cluster"}
-DEFAULT_PORTS = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
 
 Address = tuple[str, int]
 _Primary = tuple[Address, LookupFailure | None]
@@ -44,6 +40,8 @@ class Endpoint:
     """What is not checked if the server refuses CONFIG GET (see `unchecked_settings`)."""
     prefix: str = PREFIX
     """The first word of every key."""
+    first_partition: int = 0
+    """The lowest partition of this server. It identifies the server: partitions never move."""
     installation: str = ""
     """The installation's id, "" if it has no id. It is compared with the partition's record."""
     entry_version: int = 1
@@ -59,7 +57,13 @@ class Endpoint:
 
     def key_names(self, partition: int) -> PartitionKeys:
         """Return the names of a partition's keys."""
-        return PartitionKeys(partition, self.prefix, partition if self.mode == "cluster" else 0)
+        decider = partition if self.mode == "cluster" else self.first_partition
+        return PartitionKeys(partition, self.prefix, decider)
+
+    @property
+    def decider_keys(self) -> PartitionKeys:
+        """The keys of the partition whose flusher decides for this server, if it is no cluster."""
+        return self.key_names(self.first_partition)
 
     async def connect(self, partition: int, archive_id: str = "") -> RedisConnection:
         """Connect to the server that owns the partition now, and load the scripts.
@@ -231,70 +235,3 @@ class Endpoint:
         if not target.failure:
             self._lookup.remember(host, connection.ip)
         return connection
-
-
-def parse_redis_url(
-    url: str,
-    *,
-    username: str = "",
-    password: str = "",
-    password_file: str = "",
-    tls_files: TlsFiles = DEFAULT_TLS_FILES,
-    prefix: str = PREFIX,
-    installation: str = "",
-) -> Endpoint:
-    """Parse a Redis URL.
-
-    Raises:
-        ConfigError: the URL has none of the three forms; the message shows them. Or the files of
-            TLS do not fit.
-    """
-    # Not urlsplit: newer versions accept brackets (IPv6) in the first host only.
-    scheme, _, rest = url.partition("://")
-    netloc, _, path = rest.partition("/")
-    scheme = scheme.lower()
-    tls = scheme.startswith("rediss")
-    mode = MODES.get(scheme.replace("rediss", "redis", 1))
-    if mode is None or not netloc:
-        raise ConfigError(
-            "BUSYAPI_REDIS_URL must look like redis://host:6379,"
-            " redis+sentinel://host:26379,host:26379/service or redis+cluster://host:6379,host:6379"
-        )
-    tls_files.check(tls=tls)
-    userinfo, _, hosts = netloc.rpartition("@")
-    user, _, secret = userinfo.partition(":")
-    addresses = tuple(_parse_address(host, DEFAULT_PORTS[mode]) for host in hosts.split(","))
-    service = path.strip("/")
-    if mode == "sentinel" and not service:
-        raise ConfigError("BUSYAPI_REDIS_URL: a sentinel URL must end in /<name of the service>")
-    if mode != "sentinel" and service not in {"", "0"}:
-        raise ConfigError("BUSYAPI_REDIS_URL: busyapi uses only database 0, as a cluster does")
-    if mode == "standalone" and len(addresses) > 1:
-        raise ConfigError(
-            "BUSYAPI_REDIS_URL must name one host only, or use redis+cluster or redis+sentinel"
-        )
-    return Endpoint(
-        mode=mode,
-        hosts=addresses,
-        service=service,
-        login=Credentials(
-            username=username or unquote(user),
-            password=password or unquote(secret),
-            password_file=password_file,
-        ),
-        tls=tls,
-        tls_files=tls_files,
-        prefix=check_prefix(prefix),
-        installation=installation,
-    )
-
-
-def _parse_address(text: str, default: int) -> Address:
-    try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host:
-        raise ConfigError("BUSYAPI_REDIS_URL has an invalid host or port")
-    return host, port or default

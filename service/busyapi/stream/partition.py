@@ -14,7 +14,6 @@ from busyapi.errors import ArchiveTakenOver, LeaseLost, NotSeeded, RedisUnavaila
 from busyapi.ids import Seq
 from busyapi.stream.connection import RedisConnection, ServerError, make_evalsha
 from busyapi.stream.durability import DurabilityInspector, ServerInfo
-from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import Entry, parse_read_entry
 from busyapi.stream.idempotency import IdempotencyStore
 from busyapi.stream.lease import (
@@ -34,6 +33,7 @@ from busyapi.stream.scripts import (
     SEED,
     SET_LEASE,
 )
+from busyapi.stream.servers import RedisServers
 from busyapi.stream.snapshot import PartitionSnapshot
 from busyapi.stream.state import parse_state, state_commands
 
@@ -45,11 +45,12 @@ LEASE_TTL_MS = int(LEASE_TTL_SECONDS * 1000)
 class OwnedPartition:
     """One flusher's connection to its partition. One task at a time may use it."""
 
-    def __init__(self, endpoint: Endpoint, partition: int, tier: str, archive_id: str) -> None:
+    def __init__(self, servers: RedisServers, partition: int, tier: str, archive_id: str) -> None:
+        self.servers = servers
+        endpoint = self.endpoint = servers.find(partition)
         self.key_names = endpoint.key_names(partition)
         self.is_standalone = endpoint.mode == "standalone"
         self.installation = endpoint.installation
-        self.endpoint = endpoint
         self._inspector = DurabilityInspector(tier, self.key_names, 0, endpoint.trust)
         self._archive_id = archive_id
         self._lease = f"{archive_id}:{token_hex(8)}"

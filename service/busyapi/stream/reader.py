@@ -30,7 +30,7 @@ class PartitionReader:
     """Reader of one partition. Many tasks may call it; a lock serializes them."""
 
     def __init__(self, endpoint: Endpoint, partition: int) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._key_names = endpoint.key_names(partition)
         self._connection: RedisConnection | None = None
         # Protects the connection: commands and replies of two tasks must not mix.
@@ -69,17 +69,30 @@ class PartitionReader:
         # Reads are safe to retry: this one is retried, once, on a new connection.
         if self._connection and not self._connection.is_closed:
             try:
-                await self._endpoint.recheck(self._connection, self._key_names.partition)
+                await self.endpoint.recheck(self._connection, self._key_names.partition)
                 return _require_success(await self._connection.pipeline(*commands))
             except RedisUnavailable:
                 await self._connection.close()
-        self._connection = await self._endpoint.connect(self._key_names.partition)
+        self._connection = await self.endpoint.connect(self._key_names.partition)
         return _require_success(await self._connection.pipeline(*commands))
 
     async def close(self) -> None:
         """Close the connection; the next read opens another one."""
         if self._connection:
             await self._connection.close()
+
+
+async def read_record(endpoint: Endpoint, partition: int) -> PartitionState:
+    """Return a partition's record, on a connection of its own.
+
+    Raises:
+        RedisUnavailable: Redis does not reply.
+    """
+    reader = PartitionReader(endpoint, partition)
+    try:
+        return await reader.read_state()
+    finally:
+        await reader.close()
 
 
 def _require_success(replies: list[Any]) -> list[Any]:

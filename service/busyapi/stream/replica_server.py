@@ -172,7 +172,7 @@ async def is_working(endpoint: Endpoint, address: str) -> bool | None:
     """
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            server = await inspect_replica(endpoint, address, endpoint.key_names(0))
+            server = await inspect_replica(endpoint, address, endpoint.decider_keys)
     except TimeoutError:
         return None
     return server.is_primary

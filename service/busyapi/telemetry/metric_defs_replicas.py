@@ -6,8 +6,8 @@ REPLICAS_CONFIRMING = MetricDef(
     "busyapi_replicas_confirming",
     "gauge",
     "The replicas that must confirm each commit and hold every acknowledged usage, in the tier"
-    " `replicated`. 0 while commits are refused, in other tiers, and if the flusher of partition 0"
-    " decides.",
+    " `replicated`. 0 while commits are refused, in other tiers, and if the flusher of another"
+    " partition of the same server decides.",
     (
         "BusyapiReplicasDegraded",
         "Data path",
@@ -19,7 +19,7 @@ REPLICAS_EXPECTED = MetricDef(
     "busyapi_replicas_expected",
     "gauge",
     "The replicas that the installation has (BUSYAPI_REPLICAS), in the tier `replicated`; 0 in"
-    " other tiers, and if the flusher of partition 0 decides.",
+    " other tiers, and if the flusher of another partition of the same server decides.",
     (
         "BusyapiReplicasDegraded",
         "Data path",

@@ -1,7 +1,6 @@
 """Builds the API from settings."""
 
 import socket
-from functools import partial
 
 from busyapi.api.app import serve
 from busyapi.api.archive_client import ArchiveClient
@@ -24,18 +23,18 @@ from busyapi.web.budget import ReceiveBudget
 from busyapi.web.shared_secret import read_shared_secret
 from busyapi.web.tls import make_client_context
 from busyapi.wiring.auth import make_authorizer
-from busyapi.wiring.redis import make_endpoint
+from busyapi.wiring.redis import make_servers
 
 
 def run_api(settings: Settings, sock: socket.socket, metrics_socket: socket.socket) -> int:
     """Run an API process on two bound sockets. Return its exit code."""
-    endpoint = make_endpoint(settings)
+    servers = make_servers(settings)
     metrics = ApiMetrics(settings.durability)
     admission = AdmissionControl(settings.pending_max, settings.pending_bytes)
     partitions = range(settings.partitions)
     committers = [
         Committer(
-            endpoint,
+            servers.find(partition),
             partition,
             settings.partitions,
             tier=settings.durability,
@@ -46,7 +45,11 @@ def run_api(settings: Settings, sock: socket.socket, metrics_socket: socket.sock
         )
         for partition in partitions
     ]
-    buckets = [RateBuckets(endpoint, partition) for partition in partitions]
+    buckets = [RateBuckets(servers.find(partition), partition) for partition in partitions]
+
+    def open_reader(partition: int) -> PartitionReader:
+        return PartitionReader(servers.find(partition), partition)
+
     portion_pool = PortionPool(buckets, metrics.rate_withdrawal_failures.inc)
     authorizer, background = make_authorizer(settings, metrics, portion_pool)
     max_body = max(settings.max_body, settings.max_batch_bytes)
@@ -54,7 +57,7 @@ def run_api(settings: Settings, sock: socket.socket, metrics_socket: socket.sock
     context = ApiContext(
         settings=settings,
         committers=CommitterPool(committers, admission),
-        finder=UsageFinder(partial(PartitionReader, endpoint), settings.partitions),
+        finder=UsageFinder(open_reader, settings.partitions),
         archive=archive,
         metrics=metrics,
         authorizer=authorizer,

@@ -22,7 +22,7 @@ from busyapi.web.budget import ReceiveBudget
 from busyapi.web.protocol import ConnectionLimits
 from busyapi.web.shared_secret import read_shared_secret
 from busyapi.web.tls import make_server_context
-from busyapi.wiring.redis import make_endpoint
+from busyapi.wiring.redis import make_servers
 
 MIN_KEY_MARGIN_SECONDS = 60
 """Minimum time that an Idempotency-Key is known after a request's deadline."""
@@ -30,7 +30,8 @@ MIN_KEY_MARGIN_SECONDS = 60
 
 def run_flusher(settings: Settings, partition: int) -> int:
     """Run a flusher. Return its exit code."""
-    endpoint = make_endpoint(settings)
+    servers = make_servers(settings)
+    endpoint = servers.find(partition)
     metrics = FlusherMetrics(settings.durability, partition)
     config = PartitionConfig(partition, settings.partitions, settings.bound, settings.durability)
     archive_config = ArchiveConfig(
@@ -51,7 +52,7 @@ def run_flusher(settings: Settings, partition: int) -> int:
         metrics.replicas_expected.set(settings.replicas)
 
     def connect(archive_id: str) -> OwnedPartition:
-        return OwnedPartition(endpoint, partition, settings.durability, archive_id)
+        return OwnedPartition(servers, partition, settings.durability, archive_id)
 
     # A key must be known for longer than its usage can be retried, or a retry stores it again.
     seconds = max(settings.idempotency_ttl, settings.commit_deadline + MIN_KEY_MARGIN_SECONDS)
@@ -72,12 +73,13 @@ def run_accept_primary(
     settings: Settings, archive_dir: Path, partition: int, *, confirmed: bool
 ) -> None:
     """Run `busyapi archive accept-primary`; raises as `accept_primary`."""
-    accept_primary(make_endpoint(settings), archive_dir, partition, confirmed=confirmed)
+    endpoint = make_servers(settings).find(partition)
+    accept_primary(endpoint, archive_dir, partition, confirmed=confirmed)
 
 
-def run_hand_over(settings: Settings) -> None:
+def run_hand_over(settings: Settings, partition: int) -> None:
     """Run `busyapi hand-over`; raises as `request_handover`."""
-    request_handover(make_endpoint(settings), settings.durability)
+    request_handover(make_servers(settings).find(partition), settings.durability)
 
 
 def _make_port_config(settings: Settings) -> ArchivePortConfig:

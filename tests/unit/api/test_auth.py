@@ -16,8 +16,8 @@ from busyapi.auth.credential import Credential
 from busyapi.auth.proxies import parse_trusted_proxies
 from busyapi.auth.token_file import CredentialFile
 from busyapi.settings import Settings
-from busyapi.stream.endpoint import parse_redis_url
 from busyapi.stream.rate_buckets import RateBuckets
+from busyapi.stream.redis_url import parse_redis_url
 
 WRITER = Credential("w", "writer", frozenset({"write"}))
 READER = Credential("r", "reader", frozenset({"read"}))

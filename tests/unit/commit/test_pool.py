@@ -11,7 +11,7 @@ from busyapi.commit.pending import AdmissionControl, AwaitedWrite, IdempotencyKe
 from busyapi.commit.pool import CommitterPool
 from busyapi.errors import NotSeeded, Overloaded
 from busyapi.ids import Seq
-from busyapi.stream.endpoint import parse_redis_url
+from busyapi.stream.redis_url import parse_redis_url
 from busyapi.strides import Strides
 from testkit.in_process import RecordingObserver
 

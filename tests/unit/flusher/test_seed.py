@@ -14,7 +14,7 @@ from busyapi.flusher.record import doubt_reason
 from busyapi.flusher.seed import _jump_reason
 from busyapi.ids import Seq
 from busyapi.stream.durability import ServerInfo
-from busyapi.stream.keys import PREFIX
+from busyapi.stream.redis_url import parse_redis_url
 from busyapi.stream.snapshot import PartitionSnapshot
 from busyapi.stream.state import PartitionState
 from busyapi.strides import Strides
@@ -30,6 +30,7 @@ STATE = PartitionState(
     doubt="",
     seq=Seq(15),
 )
+ENDPOINT = parse_redis_url("redis://one")
 CONFIG = PartitionConfig(partition=0, partitions=1, bound=100, tier="fsync")
 
 
@@ -102,8 +103,8 @@ def test_archive_behind_redis_names_both_seqs_and_the_command(writer: PartitionW
 
 def test_other_number_of_partitions_is_named_with_the_own(writer: PartitionWriter) -> None:
     with pytest.raises(PartitionMismatch, match=r"with 4 partitions, BUSYAPI_PARTITIONS says 1"):
-        check_config(STATE._replace(strides=Strides.fixed(4)), writer.identity, CONFIG, PREFIX)
-    check_config(STATE._replace(strides=None), writer.identity, CONFIG, PREFIX)
+        check_config(STATE._replace(strides=Strides.fixed(4)), writer.identity, CONFIG, ENDPOINT)
+    check_config(STATE._replace(strides=None), writer.identity, CONFIG, ENDPOINT)
 
 
 def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:

@@ -9,8 +9,9 @@ from redis.crc import key_slot
 
 from busyapi.errors import ConfigError, RedisUnavailable
 from busyapi.stream.credentials import Credentials, Login, TlsFiles
-from busyapi.stream.endpoint import Endpoint, parse_redis_url
+from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.redis_url import parse_redis_url
 from testkit.certificates import make_certificates
 
 

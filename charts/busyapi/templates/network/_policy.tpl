@@ -31,14 +31,15 @@ front of it, which is no pod, and OpenShift's, which listens on 5353: policies s
 {{- define "busyapi.redisPorts" -}}
 {{- $external := .Values.externalRedis }}
 {{- $ports := list }}
+{{- range $external.servers | default (list $external) }}
 {{- if eq $external.mode "standalone" }}
-{{- $ports = append $ports ($external.port | int64) }}
-{{- else }}
-{{- range $external.hosts }}
+{{- $ports = append $ports (.port | default $external.port | int64) }}
+{{- end }}
+{{- range .hosts }}
 {{- $ports = append $ports (regexFind ":[0-9]+$" . | trimPrefix ":" | default (ternary "26379" "6379" (eq $external.mode "sentinel")) | int64) }}
 {{- end }}
-{{- if eq $external.mode "sentinel" }}{{ $ports = append $ports 6379 }}{{ end }}
 {{- end }}
+{{- if eq $external.mode "sentinel" }}{{ $ports = append $ports 6379 }}{{ end }}
 {{- range $ports | uniq }}
 - port: {{ . | int64 }}
 {{- end }}
