@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from busyapi.archive_cli.increment import CannotIncrement, Increment, plan_increment
+from busyapi.archive.paths import FileKind
+from busyapi.archive.ranges import SeqRange
+from busyapi.archive_cli.increment import CannotIncrement, Increment, find_end, plan_increment
 from busyapi.archive_cli.line_filter import Query
 from busyapi.archive_cli.ordered_reader import ALL_SEQS
 from busyapi.archive_cli.partitions import find_partitions
@@ -14,6 +16,7 @@ from busyapi.archive_cli.progress import Progress
 from busyapi.archive_cli.query import BlockTimes, select_lines
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.errors import ArchiveError
+from busyapi.ids import Seq
 from busyapi.usage_json import format_received_at
 
 
@@ -134,6 +137,7 @@ class Selection:
         """Whether something could not be read; it was printed and skipped."""
         self.count = 0
         """Usages that were read."""
+        self._ends: dict[int, Seq] | None = None
         after = getattr(options, "after_id", None)
         self.increment = None if after is None else self._plan_increment(after)
 
@@ -143,6 +147,15 @@ class Selection:
         if errors:
             raise CannotIncrement(f"--after-id needs every partition: {'; '.join(errors)}")
         return plan_increment([status.partition for status in statuses if status.partition], after)
+
+    def fix_end(self) -> None:
+        """Select what is archived now, however often and however late it is read."""
+        partitions = [status.partition for status in find_partitions(self._root, self._only)]
+        self._ends = {
+            partition.identity.partition: _find_last(partition)
+            for partition in partitions
+            if partition
+        }
 
     def read_lines(self, verb: str, *, stdout_has_data: bool = False) -> Iterator[SelectedLines]:
         """Yield the lines; at the end, print why if there was none.
@@ -175,6 +188,8 @@ class Selection:
         advance: Callable[[int], None],
     ) -> Iterator[bytes]:
         seqs = self.increment.select_seqs(partition) if self.increment else ALL_SEQS
+        if self._ends is not None:
+            seqs = SeqRange(seqs.first, self._ends.get(partition.identity.partition, Seq(0)))
         if seqs.first < partition.identity.kept_from and self.increment:
             first = partition.id_of(partition.identity.kept_from)
             print_error(
@@ -232,6 +247,13 @@ class Selection:
         ]
         used = [bool(query.patients), bool(query.medications), has_time]
         return " and ".join(word for word, is_used in zip(words, used, strict=True) if is_used)
+
+
+def _find_last(partition: ArchivePartition) -> Seq:
+    """Return the last seq that any file holds now."""
+    files = partition.list_files().files
+    opened = [find_end(partition, file) for file in files if file.kind is FileKind.OPEN]
+    return max([Seq(0), *(file.last for file in files), *opened])
 
 
 def _check_order(since: int | None, first: str, until: int | None, second: str) -> None:
