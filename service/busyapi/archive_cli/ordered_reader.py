@@ -52,6 +52,8 @@ class OrderedReader:
         self._report = report
         self._next_seq = Seq(1)
         """The seq after the last complete block of the file that was read last."""
+        self.passed = Seq(seqs.first - 1)
+        """The last seq that was yielded and taken, or skipped by its time."""
 
     def read_blocks(
         self, advance: Callable[[int], None] = lambda _: None
@@ -121,14 +123,16 @@ class OrderedReader:
         if footer and matches_file(footer, file, own.owner_at(file.first)):
             self._next_seq = Seq(file.last + 1)
             for entry in footer.block_index:
-                is_asked = entry.first <= span.last and entry.last >= span.first
-                if not is_asked or not self._may_match_block(entry.earliest_ms, entry.latest_ms):
+                if entry.first > span.last or entry.last < span.first:
                     continue
-                block = read_block_at(fd, entry.offset)
-                if block and (block.header.first, block.header.last) == (entry.first, entry.last):
-                    yield block
-                else:
-                    self._report_unreadable(file, SeqRange(entry.first, entry.last), span)
+                seqs = SeqRange(entry.first, entry.last)
+                if self._may_match_block(entry.earliest_ms, entry.latest_ms):
+                    block = read_block_at(fd, entry.offset)
+                    if block and (block.header.first, block.header.last) == seqs:
+                        yield block
+                    else:
+                        self._report_unreadable(file, seqs, span)
+                self._pass(seqs, span)
             return
         if file.kind is FileKind.SEGMENT:
             self._report(f"{file.path}: its footer is damaged, or belongs to another file")
@@ -147,8 +151,13 @@ class OrderedReader:
                 )
             elif self._may_match_block(header.earliest_ms, header.latest_ms):
                 yield block
+            self._pass(SeqRange(header.first, header.last), span)
         if file.kind is FileKind.SEGMENT:
             self._report_unreadable(file, SeqRange(self._next_seq, file.last), span)
+
+    def _pass(self, seqs: SeqRange, span: SeqRange) -> None:
+        # Beyond `span`, another file has the rest of the block, and is read later.
+        self.passed = max(self.passed, Seq(min(seqs.last, span.last)))
 
     def _report_unreadable(self, file: ArchiveFile, seqs: SeqRange, span: SeqRange) -> None:
         for part in intersect(seqs, [span]):
