@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import NamedTuple
 
-from busyapi.api.confirmed import find_confirmed_seq, is_same_server
+from busyapi.api.confirmed import find_confirmed_seq, is_former_server
 from busyapi.api.list_request import ListRequest
 from busyapi.api.page_cursor import Item
 from busyapi.errors import NotSeeded, RedisUnavailable
@@ -65,7 +65,7 @@ async def read_buffered(request: ListRequest, partition: int, after: Seq) -> Buf
             )
         if monotonic() > end:
             raise RedisUnavailable
-        if not is_same_server(context, partition, state):
+        if is_former_server(context, partition, state):
             await context.finder.close_reader(partition)
         await asyncio.sleep(CONFIRM_INTERVAL_SECONDS)
 

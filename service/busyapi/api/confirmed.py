@@ -6,22 +6,29 @@ commit to another server proves nothing: the reader may still read from a former
 """
 
 from busyapi.api.context import ApiContext
+from busyapi.commit.committer import Committer
 from busyapi.ids import MAX_ID, Seq
 from busyapi.stream.state import PartitionState
-
-
-def is_same_server(context: ApiContext, partition: int, state: PartitionState) -> bool:
-    """Return whether this process commits to the server with this record."""
-    # This process has no committer for a partition that has left.
-    committer = next(iter(context.committers.committers[partition:]), None)
-    session = committer.session if committer else None
-    return bool(session and session.server_id == state.server_id)
 
 
 def find_confirmed_seq(context: ApiContext, partition: int, state: PartitionState) -> Seq:
     """Return the seq up to which the usages of a partition stay."""
     if context.settings.durability != "replicated":
         return Seq(MAX_ID)
-    if is_same_server(context, partition, state):
-        return max(state.archived, context.committers.committers[partition].highest_seq)
+    committer = _find_committer(context, partition)
+    session = committer.session if committer else None
+    if committer and session and session.server_id == state.server_id:
+        return max(state.archived, committer.highest_seq)
     return state.archived
+
+
+def is_former_server(context: ApiContext, partition: int, state: PartitionState) -> bool:
+    """Return whether this process commits to another server than the one with this record."""
+    committer = _find_committer(context, partition)
+    session = committer.session if committer else None
+    return bool(session and session.server_id != state.server_id)
+
+
+def _find_committer(context: ApiContext, partition: int) -> Committer | None:
+    # This process has none for a partition that has left.
+    return next(iter(context.committers.committers[partition:]), None)

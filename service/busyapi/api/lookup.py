@@ -8,7 +8,7 @@ from sanic import Request
 from sanic.response import HTTPResponse
 
 from busyapi.api.audit import ReadAudit
-from busyapi.api.confirmed import find_confirmed_seq, is_same_server
+from busyapi.api.confirmed import find_confirmed_seq, is_former_server
 from busyapi.api.context import ApiContext, make_handler
 from busyapi.api.rate_limit import client_network
 from busyapi.api.read_access import READ_SCOPES, is_writer, may_read, reads_all
@@ -120,7 +120,7 @@ async def _find_confirmed(context: ApiContext, place: Place) -> BufferedUsage | 
             return None
         await asyncio.sleep(CONFIRM_INTERVAL_SECONDS)
         try:
-            if not is_same_server(context, place.partition, state):
+            if is_former_server(context, place.partition, state):
                 await context.finder.close_reader(place.partition)
             state, usage = await context.finder.find_buffered(place.partition, seq)
         except RedisUnavailable:

@@ -7,9 +7,7 @@ matching usage once, whatever was archived, finished or deleted in between.
 import time
 from typing import NamedTuple
 
-from busyapi.archive.identity import read_identity
-from busyapi.archive.paths import FileKind
-from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_holes
+from busyapi.archive.ranges import SeqRange
 from busyapi.archive_cli.line_filter import Query
 from busyapi.archive_cli.ordered_reader import OrderedReader, SelectedBlock
 from busyapi.archive_cli.query import BlockTimes, select_from_block
@@ -71,10 +69,7 @@ def read_page(
         ArchiveDamaged: something in the range of the page cannot be read. A page leaves out
             nothing in silence.
     """
-    reader = _PageReader(partition, seqs, query, limits, visibility)
-    page = reader.read()
-    _require_files(partition, SeqRange(seqs.first, page.through))
-    return page
+    return _PageReader(partition, seqs, query, limits, visibility).read()
 
 
 class _PageReader:
@@ -100,6 +95,7 @@ class _PageReader:
                 self._add_block(part)
         except _Complete:
             last = self._lines[-1][0] if self._is_full() else self._reader.passed
+            self._reader.report_problems(last)
             return Page(self._lines, last)
         return Page(self._lines, self._seqs.last)
 
@@ -132,19 +128,3 @@ class _PageReader:
     @staticmethod
     def _fail(problem: str) -> None:
         raise ArchiveDamaged(problem)
-
-
-def _require_files(partition: ArchivePartition, seqs: SeqRange) -> None:
-    """Check that files have these seqs. The reader checks it only if it reaches its end.
-
-    Within an open segment it has checked each block.
-    """
-    files = partition.list_files().files
-    covering = [file for file in files if file.kind in COVERING_KINDS]
-    opened = [file.first for file in files if file.kind is FileKind.OPEN]
-    # Read it again: what retention has deleted in the meantime is not missing.
-    stored = read_identity(partition.folder) or partition.identity
-    first = max(seqs.first, stored.kept_from)
-    for hole in find_holes(covering, first, seqs.last):
-        if not any(start <= hole.first for start in opened):
-            raise ArchiveDamaged(f"{partition.describe_ids(hole)}: in no file")

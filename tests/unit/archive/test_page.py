@@ -131,6 +131,14 @@ def test_missing_or_damaged_file_before_the_end_of_a_page_is_an_error(
             read_page(open_partition(tmp_path), whole, PATIENT, limits)
     last.write_bytes(content)
     assert read_page(open_partition(tmp_path), whole, PATIENT, limits).lines
+    # An open segment that recovery left behind has other seqs.
+    leftover = last.with_name("usages-p00-0000000000000001.ndjson.zst.open")
+    leftover.touch()
+    last.unlink()
+    with pytest.raises(ArchiveDamaged):
+        read_page(open_partition(tmp_path), whole, PATIENT, limits)
+    leftover.unlink()
+    last.write_bytes(content)
     # What the page does not reach does not matter to it.
     find_open_segment(tmp_path).unlink()
     page = read_page(
