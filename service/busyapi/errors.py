@@ -13,6 +13,7 @@
     │   ├── CredentialKeysUnavailable   the provider's keys, which verify JWTs, were never fetched
     │   ├── DurabilityNotMet            Redis does not meet the durability tier
     │   ├── AuditUnavailable            a read cannot be recorded, so it is not answered
+    │   ├── QueriesBusy                 too many queries are under way
     │   └── UnknownVersion              another version of busyapi wrote the stored data
     ├── OutcomeUnknown                  the reply was lost: the usage may be stored
     ├── IdempotencyKeyConflict          an Idempotency-Key was sent with another body
@@ -127,6 +128,10 @@ class DurabilityNotMet(Refused):
 
 class AuditUnavailable(Refused):
     """The audit trail is unavailable, so reads are refused. Try again later."""
+
+
+class QueriesBusy(Refused):
+    """Too many queries are under way. Try again later."""
 
 
 class UnknownVersion(Refused):

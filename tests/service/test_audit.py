@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -131,6 +132,35 @@ def test_trail_holds_no_patient_and_no_token(stack: Stack) -> None:
     assert b"patient=" in files
     assert MARK.encode() not in files
     assert TOKEN.encode() not in files
+
+
+def test_list_is_recorded_with_the_digest_of_its_patient_before_its_answer(stack: Stack) -> None:
+    usage = post(stack)
+    wait_until_archived(stack, usage)
+    patient = USAGE["patientId"]
+    path = f"/api/usages?patientId={patient}&from=2020-01-01&medication=Albuterol"
+    answer = fetch(stack.port, path, headers={**BEARER, "x-request-id": "list-1"})
+    assert [item["id"] for item in answer.json()["usages"]] == [usage]
+    run_busyapi(stack.archive, "archive", "cat", "--patient", patient)
+    (record,) = find_records(stack, "read")
+    (export,) = find_records(stack, "export")
+    conditions = dict(parse_qsl(record["resource"].removeprefix("query?")))
+    assert conditions.pop("patient") == dict(parse_qsl(export["resource"][6:]))["patient"]
+    assert conditions == {"from": "2020-01-01T00:00:00.000Z", "medication": "Albuterol"}
+    assert (record["name"], record["status"], record["request"]) == ("clinic-a", 200, "list-1")
+    files = b"".join(path.read_bytes() for path in (stack.archive / "p00/audit").iterdir())
+    assert MARK.encode() not in files
+    assert not verify(stack.archive).problems
+    # Without its flusher a list cannot be recorded, even if the stream has all that is new.
+    (flusher,) = stack.flushers
+    after = answer.json()["next"]
+    assert flusher.stop() == 0
+    newest = post(stack)
+    answer = fetch(stack.port, f"{path}&after={after}", headers=BEARER)
+    assert "audit trail" in check_unavailable(answer, "no")["detail"]
+    flusher.start()
+    answer = fetch(stack.port, f"{path}&after={after}", headers=BEARER)
+    assert [item["id"] for item in answer.json()["usages"]] == [newest]
 
 
 def test_refusals_are_recorded_without_delay_for_the_client(stack: Stack) -> None:

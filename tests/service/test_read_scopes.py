@@ -141,6 +141,56 @@ def test_each_scope_sees_its_usages_in_the_buffer_and_in_the_archive(guarded: Gu
         assert check_problem(read(port, name, max(posters) + 1), 404) == missing
 
 
+def read_list(port: int, name: str, patient: str = PATIENT, limit: int = 100) -> list[list[int]]:
+    """Return the ids of each page."""
+    pages, after = [], "0"
+    while True:
+        path = f"/api/usages?patientId={patient}&limit={limit}&after={after}"
+        answer = fetch(port, path, headers=bearer(name))
+        assert answer.status == 200, answer
+        page = answer.json()
+        assert b"writer" not in answer.body
+        assert b"tenant" not in answer.body
+        assert {usage["usage"]["patientId"] for usage in page["usages"]} <= {patient}
+        pages.append([usage["id"] for usage in page["usages"]])
+        after = page["next"]
+        if not page["more"]:
+            return pages
+
+
+@pytest.mark.parametrize("guarded", ["on"], indirect=True)
+def test_a_list_has_what_its_reader_may_see_and_reveals_nothing_else(guarded: Guarded) -> None:
+    stack, port = guarded.stack, guarded.port
+    flusher = stack.flushers[0]
+    assert flusher.stop() == 0
+    posters: dict[int, str] = {check_stored(send(stack.port, USAGE)): "nobody"}
+    for name in VISIBLE.keys() - {"nobody"}:
+        for usage_id in post(port, name, [USAGE, USAGE | {"patientId": "p"}] * 2, BATCH).json()[
+            "ids"
+        ][::2]:
+            posters[usage_id] = name
+    readers = [name for name in READERS if name != "other-patient"]
+
+    def look() -> None:
+        for reader in readers:
+            expected = sorted(i for i, poster in posters.items() if reader in VISIBLE[poster])
+            assert read_list(port, reader) == [expected]
+            # With a page for each, a page that another's usage ended would be empty.
+            pages = read_list(port, reader, limit=1)
+            assert [page for page in pages if page] == [[i] for i in expected]
+            assert len(pages) <= len(expected) + 1
+        assert read_list(port, "other-patient", "another") == [[]]
+        path = f"/api/usages?patientId={PATIENT}"
+        check_problem(fetch(port, path, headers=bearer("other-patient")), 403)
+        check_problem(fetch(port, path, headers=bearer("sender")), 403)
+        check_problem(fetch(port, path), 401)
+
+    look()
+    flusher.start()
+    stack.wait_until_archived()
+    look()
+
+
 def test_writer_without_a_scope_to_read_sees_nothing_and_counts_need_read(
     guarded: Guarded,
 ) -> None:

@@ -27,6 +27,7 @@ from busyapi.api.pages import get_landing, get_openapi
 from busyapi.api.probes import get_livez, get_readyz, make_overload_probes
 from busyapi.api.problems import ApiProblemHandler
 from busyapi.api.protocol import make_protocol
+from busyapi.api.usage_list import list_usages
 from busyapi.api.usages import post_batch, post_usage
 from busyapi.commit.committer import Committer
 from busyapi.errors import describe_for_log
@@ -62,6 +63,7 @@ def make_app(context: ApiContext) -> Sanic[Any, Any]:
     _configure(app, context)
     # With `stream=True` a handler checks the header before it receives the body.
     app.add_route(post_usage, "/api/usages", methods=["POST"], stream=True)
+    app.add_route(list_usages, "/api/usages", methods=READ_METHODS)
     app.add_route(post_batch, "/api/usages/batch", methods=["POST"], stream=True)
     app.add_route(get_count, "/api/usages/count", methods=READ_METHODS)
     app.add_route(get_usage, "/api/usages/<usage:int>", methods=READ_METHODS)

@@ -13,6 +13,7 @@ from busyapi.errors import (
     AuditUnavailable,
     BusyapiError,
     ConfigError,
+    QueriesBusy,
     Refused,
     UsageExpired,
 )
@@ -80,6 +81,35 @@ class ArchiveClient:
         if entry and reply.headers.get(AUDITED_HEADER) == "no":
             raise AuditUnavailable
         raise ArchiveUnavailable
+
+    async def read_page(self, partition: int, query: bytes, request_id: str) -> bytes:
+        """Return a flusher's answer to a query.
+
+        Raises:
+            ArchiveUnavailable: it does not answer, or cannot read its archive.
+            QueriesBusy: it reads for others.
+        """
+        reply = await self._send("POST", partition, "/pages", {HEADER: request_id}, query)
+        if reply.status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise QueriesBusy
+        if reply.status != HTTPStatus.OK:
+            _log_failure(partition, f"it answered {reply.status} to a query")
+            raise ArchiveUnavailable
+        return reply.body
+
+    async def record_query(self, partition: int, query: bytes) -> None:
+        """Put the record of a query on the disk of a flusher.
+
+        Raises:
+            AuditUnavailable: it may not be recorded.
+        """
+        try:
+            reply = await self._send("POST", partition, "/audit/query", {}, query)
+        except ArchiveUnavailable:
+            raise AuditUnavailable from None
+        if reply.status != HTTPStatus.NO_CONTENT:
+            _log_failure(partition, f"it answered {reply.status} to the record of a query")
+            raise AuditUnavailable
 
     async def record(self, partition: int, entries: bytes) -> None:
         """Put lines of entries on the disk of a flusher.

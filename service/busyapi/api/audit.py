@@ -14,7 +14,9 @@ from sanic import Request
 from busyapi.api.audit_sender import EntrySender
 from busyapi.api.rate_limit import client_network
 from busyapi.api.refusal_sampler import INTERVAL_SECONDS, RefusalSampler
+from busyapi.api.usage_query import UsageQuery
 from busyapi.audit.record import MAX_TEXT, AuditEntry, format_time
+from busyapi.errors import AuditUnavailable
 from busyapi.ids import MAX_ID
 from busyapi.web.protocol import request_id_of
 
@@ -71,6 +73,22 @@ class AuditTrail:
             await self._senders[partition].send(entry)
         else:
             self._senders[partition].send_later(entry)
+
+    async def record_query(self, request: Request, name: str, query: UsageQuery) -> None:
+        """Record a list before it is answered, in the trail of partition 0.
+
+        It waits in any case: only the flusher can record a digest instead of the patient.
+
+        Raises:
+            AuditUnavailable: it is not recorded, and reads wait for their record.
+        """
+        entry = replace(self.make_entry(request, "read", query.describe(), name), status=200)
+        try:
+            await self._senders[0].send_query(entry, query.patient)
+        except AuditUnavailable:
+            if self.required:
+                raise
+            self._senders[0].count_dropped(1)
 
     def record_refusal(self, request: Request, name: str, status: int) -> None:
         """Record that a request was refused."""

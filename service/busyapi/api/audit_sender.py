@@ -10,6 +10,7 @@ entry that the flusher refuses is dropped too.
 """
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,6 +53,20 @@ class EntrySender:
         self._wake = asyncio.Event()
         self._dropped = 0
         self._closing = False
+
+    async def send_query(self, entry: AuditEntry, patient: str) -> None:
+        """Send the entry of a query, in whose resource the flusher puts the patient's digest.
+
+        Raises:
+            AuditUnavailable: it may not be recorded.
+        """
+        members = {"entry": json.loads(encode_entry(entry)), "patient": patient}
+        try:
+            await self._archive.record_query(self._partition, json.dumps(members).encode())
+        except AuditUnavailable:
+            self._on_delivery("failed")
+            raise
+        self._on_delivery("recorded")
 
     async def send(self, entry: AuditEntry) -> None:
         """Send an entry, and return when it is on the flusher's disk.

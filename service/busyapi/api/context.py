@@ -16,6 +16,7 @@ from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.cors import Cors
 from busyapi.api.decode_scheduler import DecodeScheduler
 from busyapi.api.portion_pool import PortionPool
+from busyapi.api.query_turns import QueryTurns
 from busyapi.api.sequential_lookups import SequentialLookups
 from busyapi.api.stamper import Stamper
 from busyapi.api.usage_finder import UsageFinder
@@ -23,11 +24,14 @@ from busyapi.auth.credential import Credential
 from busyapi.commit.pool import CommitterPool
 from busyapi.errors import OutcomeUnknown, Refused
 from busyapi.settings import Settings
+from busyapi.telemetry.metric_defs_api import QUERY_ROUTE
 from busyapi.telemetry.metrics import ApiMetrics
 from busyapi.web.budget import ReceiveBudget
 from busyapi.web.connections import ConnectionTable
 
 ABORTED_STATUS = 500
+LIST_PATH = "/api/usages"
+READ_METHODS = frozenset({"GET", "HEAD"})
 
 BackgroundTask = Callable[[], Coroutine[Any, Any, None]]
 """Runs until it is cancelled, such as what keeps credentials current."""
@@ -51,6 +55,7 @@ class ApiContext:
     portion_pool: PortionPool | None = None
     background: list[BackgroundTask] = field(default_factory=list)
     audit: AuditTrail | None = None
+    queries: QueryTurns = field(default_factory=QueryTurns)
     sequential_lookups: SequentialLookups = field(default_factory=SequentialLookups)
     connections: ConnectionTable = field(default_factory=ConnectionTable)
     cors: Cors | None = None
@@ -108,8 +113,10 @@ class ApiContext:
             if stream.perft0 is not None:
                 seconds = perf_counter() - stream.perft0
         # The route's pattern, not the path: paths contain ids, so their number has no bound.
-        route = request.route
-        self.metrics.requests.route(f"/{route.path}" if route else "none").record(status, seconds)
+        route = f"/{request.route.path}" if request.route else "none"
+        if route == LIST_PATH and request.method in READ_METHODS:
+            route = QUERY_ROUTE
+        self.metrics.requests.route(route).record(status, seconds)
 
 
 def make_handler(

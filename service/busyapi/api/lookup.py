@@ -8,6 +8,7 @@ from sanic import Request
 from sanic.response import HTTPResponse
 
 from busyapi.api.audit import ReadAudit
+from busyapi.api.confirmed import find_confirmed_seq, is_former_server
 from busyapi.api.context import ApiContext, make_handler
 from busyapi.api.rate_limit import client_network
 from busyapi.api.read_access import READ_SCOPES, is_writer, may_read, reads_all
@@ -111,27 +112,15 @@ async def _find_at(
 
 
 async def _find_confirmed(context: ApiContext, place: Place) -> BufferedUsage | None:
-    """Return the usage of a place; in the tier `replicated` wait until it cannot be lost.
-
-    The stream also has usages whose commit no replica has confirmed. If the primary is lost now,
-    another usage gets the id. What a later commit of this process or the archive covers stays. But
-    a commit to another server proves nothing: the reader may still read from a former primary.
-    """
+    """Return the usage of a place; in the tier `replicated` wait until it cannot be lost."""
     usage, state, seq = place.usage, place.state, place.seq or Seq(0)
-    # This process has no committer for a partition that has left.
-    committer = next(iter(context.committers.committers[place.partition :]), None)
     end = monotonic() + MAX_CONFIRM_SECONDS
-    while usage and context.settings.durability == "replicated":
-        session = committer.session if committer else None
-        is_same = bool(session and state and session.server_id == state.server_id)
-        is_committed = is_same and committer is not None and seq <= committer.highest_seq
-        if is_committed or (state and seq <= state.archived):
-            break
+    while usage and state and seq > find_confirmed_seq(context, place.partition, state):
         if monotonic() > end:
             return None
         await asyncio.sleep(CONFIRM_INTERVAL_SECONDS)
         try:
-            if session and not is_same:
+            if is_former_server(context, place.partition, state):
                 await context.finder.close_reader(place.partition)
             state, usage = await context.finder.find_buffered(place.partition, seq)
         except RedisUnavailable:
@@ -181,7 +170,7 @@ async def count_usages(context: ApiContext) -> dict[str, int]:
         NotSeeded: no flusher has accepted the Redis of a partition, as after a loss of its data.
             The counts are unknown, not 0.
     """
-    states = await context.finder.read_states()
+    states = (await context.finder.read_states()).values()
     if any(state.seq is None or not state.epoch for state in states):
         raise NotSeeded
     count = sum((state.seq or 0) - state.skipped for state in states)

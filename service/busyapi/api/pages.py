@@ -41,6 +41,7 @@ SECURITY_SCHEME = {
 OPERATIONS = (
     ("write", "/api/usages", "post"),
     ("write", "/api/usages/batch", "post"),
+    ("read", "/api/usages", "get"),
     ("read", "/api/usages/{id}", "get"),
     ("read", "/api/usages/count", "get"),
 )
@@ -77,8 +78,9 @@ def _render_rows(description: dict[str, Any]) -> str:
 
 def _render_row(path: str, method: str, operation: dict[str, Any]) -> str:
     name = f"<code>{method.upper()} {escape(path)}</code>"
-    # An Ingress routes the API and its description, but no probes.
-    if method == "get" and path.startswith(("/api/", "/openapi")) and "{" not in path:
+    # An Ingress routes the API and its description, but no probes. A list needs a patient.
+    is_linked = path.startswith(("/api/usages/", "/openapi")) and "{" not in path
+    if method == "get" and is_linked:
         name = f'<a href="{escape(path)}">{name}</a>'
     cells = (name, escape(operation["summary"]), " ".join(operation["responses"]))
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells)

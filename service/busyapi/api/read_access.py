@@ -41,3 +41,17 @@ def may_read(credential: Credential, stamped: StampedUsage, stamper: Stamper | N
 def is_writer(credential: Credential, stamp: Stamp | None, stamper: Stamper | None) -> bool:
     """Return whether a usage with this stamp, or without one, was posted with a credential."""
     return bool(stamper and stamp and stamper.is_writer(credential, stamp))
+
+
+def find_visible_stamps(credential: Credential, stamper: Stamper | None) -> dict[str, str] | None:
+    """Return tenant and writer of the usages that a credential may read, None if it needs neither.
+
+    One that is "" is that of no usage.
+    """
+    if "read" in credential.scopes:
+        return None
+    may_read_own = stamper and "read:own" in credential.scopes
+    return {
+        "tenant": credential.tenant if "read:tenant" in credential.scopes else "",
+        "writer": stamper.find_writer(credential) if stamper and may_read_own else "",
+    }

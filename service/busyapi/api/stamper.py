@@ -35,6 +35,10 @@ class Stamper:
     def _encode_uncached(self, credential_id: str, tenant: str) -> bytes:
         return encode_stamp(Stamp(self._digest(credential_id), tenant))
 
+    def find_writer(self, credential: Credential) -> str:
+        """Return the writer in the stamps of a credential's usages."""
+        return self._digest(credential.id)
+
     def _digest(self, credential_id: str) -> str:
         digest = hmac.digest(self._salt, credential_id.encode(), sha256)
         return urlsafe_b64encode(digest[:WRITER_BYTES]).decode()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from busyapi.errors import NotSeeded, RedisUnavailable
 from busyapi.ids import Seq, UsageId
 from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.entry import Entry
 from busyapi.stream.reader import BufferedUsage, PartitionReader
 from busyapi.stream.state import PartitionState
 from busyapi.strides import Strides, find_child, parent_of
@@ -116,11 +117,19 @@ class UsageFinder:
         self._remember(partition, state)
         return state, usage
 
+    async def read_entries(
+        self, partition: int, first: Seq, count: int
+    ) -> tuple[PartitionState, list[Entry]]:
+        """Return what `PartitionReader.read_entries` returns, and raise as it does."""
+        state, entries = await self._reader(partition).read_entries(first, count)
+        self._remember(partition, state)
+        return state, entries
+
     async def close_reader(self, partition: int) -> None:
         """Close the connection to a partition, so that the next read finds its server again."""
         await self._reader(partition).close()
 
-    async def read_states(self) -> list[PartitionState]:
+    async def read_states(self) -> dict[int, PartitionState]:
         """Return the records of all partitions that have begun, also of those that have left.
 
         Raises:
@@ -134,7 +143,7 @@ class UsageFinder:
             end = max(end, *(strides.stride for strides in self._strides.values()), 0)
         if any(self._may_exist(n) for n, state in enumerate(states) if not state.strides):
             raise NotSeeded
-        return [state for state in states if state.strides]
+        return {number: state for number, state in enumerate(states) if state.strides}
 
     def _may_exist(self, partition: int) -> bool:
         """Return whether a partition without a record has begun, or begins at any moment."""

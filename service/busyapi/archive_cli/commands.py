@@ -25,6 +25,8 @@ from busyapi.archive_cli.selection import (
     require_no_query,
 )
 from busyapi.archive_cli.snapshot import ArchiveNotFound
+from busyapi.archive_cli.sql_command import run_sql
+from busyapi.archive_cli.sql_options import add_sql_options
 from busyapi.archive_cli.verify import PartitionReport, estimate_bytes, verify_archive
 from busyapi.errors import ArchiveError
 from busyapi.ids import MAX_ID, Seq, UsageId
@@ -43,8 +45,8 @@ def add_commands(
 ) -> None:
     """Add `archive` and its commands; `archive_dir` is the default of --dir.
 
-    `audit_mode` is BUSYAPI_AUDIT: whether `cat` and `export` are recorded. `accept_primary` runs
-    that command, which needs Redis.
+    `audit_mode` is BUSYAPI_AUDIT: whether `cat`, `export` and `sql` are recorded.
+    `accept_primary` runs that command, which needs Redis.
 
     Each command sets `run`, which takes the options and the settings and returns an exit code:
     0 for success, 1 for a failure or problems found, 2 for wrong usage or no archive.
@@ -55,7 +57,7 @@ def add_commands(
         description="Work on the archive, also while flushers run. accept-loss,"
         " confirm-restore and downgrade change it, and need a flusher that is halted or stopped."
         " upgrade changes it also while flushers run. accept-primary changes what a running flusher"
-        " does. cat and export record themselves in the audit trail"
+        " does. cat, export and sql record themselves in the audit trail"
         " (BUSYAPI_AUDIT). All other commands only read.",
     )
     subcommands = archive.add_subparsers(required=True, metavar="COMMAND")
@@ -76,7 +78,7 @@ def add_commands(
             metavar="PATH",
             help="the folder that holds p00 (default: BUSYAPI_ARCHIVE_DIR, now %(default)s)",
         )
-        run = handle_errors(handler, may_stop_early=handler in (_ls, _cat))
+        run = handle_errors(handler, may_stop_early=handler in (_ls, _cat, run_sql))
         parser.set_defaults(run=run, audit_mode=audit_mode)
         return parser
 
@@ -94,6 +96,7 @@ def add_commands(
         "--json", action="store_true", help="print one JSON object for each partition"
     )
     add_export_options(add("export", run_export, _EXPORT_EXAMPLES))
+    add_sql_options(add("sql", run_sql, _SQL_EXAMPLES))
     accept = add("accept-loss", _accept_loss, _ACCEPT_EXAMPLES)
     accept.add_argument("--partition", type=int, required=True, metavar="N", help="from 0")
     accept.add_argument(
@@ -131,6 +134,10 @@ _EXPORT_EXAMPLES = """\
   busyapi archive export --after-id 0 first.parquet
   busyapi archive export --partition-by day --flatten /device/battery usages/
   busyapi archive export --format csv - | head
+"""
+_SQL_EXAMPLES = """\
+  busyapi archive sql "select medication, count(*) n from usages group by all order by n desc"
+  busyapi archive sql --from 2026-11-23 --format csv "select * from usages limit 100" > some.csv
 """
 _ACCEPT_EXAMPLES = """\
   busyapi archive accept-loss --partition 0 --through 22954 --reason 'volume lost, ticket 123'

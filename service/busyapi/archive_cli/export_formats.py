@@ -62,6 +62,11 @@ class TableWriter:
             self.abandon()
 
 
+def adapt_file(file: ByteSink) -> "_PositionedFile":
+    """Return a file as pyarrow needs it; after `discard` nothing more is written to it."""
+    return _PositionedFile(file)
+
+
 class _PositionedFile:
     """A file as pyarrow needs it: also a pipe has a position."""
 

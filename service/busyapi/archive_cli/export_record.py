@@ -92,6 +92,9 @@ def _describe_resources(options: argparse.Namespace, folder: Path) -> list[str]:
     """Return what is read: one text, or more if one cannot hold all patients."""
     if getattr(options, "id", None) is not None:
         return [f"usage/{options.id}"]
+    query = getattr(options, "query", None)
+    if query is not None:  # its text may have patient ids
+        create_salt(folder)
     conditions: list[tuple[str, str]] = [
         (name, format_received_at(value))
         for name, value in (
@@ -104,6 +107,8 @@ def _describe_resources(options: argparse.Namespace, folder: Path) -> list[str]:
     ]
     if (after := getattr(options, "after_id", None)) is not None:
         conditions.append(("after-id", format_position(after)))
+    if query is not None:
+        conditions.append(("sql", digest_patient(folder, query)))
     medications = [("medication", name) for name in options.medication or ()]
     patients = options.patient or []
     if patients:

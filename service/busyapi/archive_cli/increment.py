@@ -108,12 +108,12 @@ def _find_cursor(partition: ArchivePartition) -> Seq:
     covering += [
         file._replace(last=last, kind=FileKind.SEGMENT)
         for file in files
-        if file.kind is FileKind.OPEN and (last := _find_end(partition, file)) >= file.first
+        if file.kind is FileKind.OPEN and (last := find_end(partition, file)) >= file.first
     ]
     return find_cursor(sorted(covering), partition.identity.kept_from)
 
 
-def _find_end(partition: ArchivePartition, file: ArchiveFile) -> Seq:
+def find_end(partition: ArchivePartition, file: ArchiveFile) -> Seq:
     """Return the last seq of the complete blocks of an open segment."""
     next_seq, offset = file.first, 0
     with partition.open_file(file) as opened:

@@ -66,6 +66,11 @@ class OrderedReader:
         self._report = report
         self._next_seq = Seq(1)
         """The seq after the last complete block of the file that was read last."""
+        self.passed = Seq(seqs.first - 1)
+        """The last seq that was yielded and taken, or skipped by its time."""
+        self._covering: list[ArchiveFile] = []
+        self._opened: tuple[ArchiveFile, SeqRange] | None = None
+        """The open segment that is being read, and what the reader takes from it."""
 
     def read_blocks(
         self, advance: Callable[[int], None] = lambda _: None
@@ -75,31 +80,44 @@ class OrderedReader:
         reached = high_water.read_mark(self._partition.folder, self._partition.identity.archive_id)
         files = self._partition.list_files().files
         floor = self._partition.identity.kept_from
-        covering = [file for file in files if file.kind in COVERING_KINDS and file.last >= floor]
+        self._covering = [
+            file for file in files if file.kind in COVERING_KINDS and file.last >= floor
+        ]
         at = floor
         for planned, file in _plan_reads(files, floor):
             span = _restrict(planned, self._seqs)
             if span is None:
                 continue
+            self._opened = (file, span) if file.kind is FileKind.OPEN else None
             for part in self._read_file(file, span, advance):
                 first, last = max(part.span.first, at), part.span.last
                 if first <= last:
                     yield part._replace(span=SeqRange(first, last))
                     at = Seq(last + 1)
-            if file.kind is FileKind.OPEN:
-                ranges = intersect(SeqRange(file.first, Seq(self._next_seq - 1)), [span])
-                covering += [
-                    file._replace(first=first, last=last, kind=FileKind.SEGMENT)
-                    for first, last in ranges
-                ]
+            self._cover_opened()
         lasts = (file.last for file in files if file.kind is not FileKind.DOUBTFUL)
-        self._report_holes_and_overlaps(covering, max([reached, *lasts]))
+        self._report_holes_and_overlaps(max([reached, *lasts]))
 
-    def _report_holes_and_overlaps(self, covering: list[ArchiveFile], highest: Seq) -> None:
+    def report_problems(self, through: Seq) -> None:
+        """Report what is missing up to a seq; for a caller that does not read to the end."""
+        self._cover_opened()
+        self._report_holes_and_overlaps(through)
+
+    def _cover_opened(self) -> None:
+        if self._opened:
+            file, span = self._opened
+            read = SeqRange(file.first, Seq(self._next_seq - 1))
+            self._covering += [
+                file._replace(first=first, last=last, kind=FileKind.SEGMENT)
+                for first, last in intersect(read, [span])
+            ]
+        self._opened = None
+
+    def _report_holes_and_overlaps(self, highest: Seq) -> None:
         stored = identity.read_identity(self._partition.folder)
         # Read it again: what retention has deleted in the meantime is not missing.
         floor = stored.kept_from if stored else self._partition.identity.kept_from
-        covering.sort()
+        covering = sorted(self._covering)
         first, last = max(floor, self._seqs.first), min(highest, self._seqs.last)
         for hole in find_holes(covering, first, last):
             self._report(f"{self._partition.describe_ids(hole)}: in no file")
@@ -137,16 +155,16 @@ class OrderedReader:
             self._next_seq = Seq(file.last + 1)
             lacks_patients = summary.format > 1 and self._lacks_patients(file)
             for entry in summary.block_index:
-                is_asked = entry.first <= span.last and entry.last >= span.first
-                if not is_asked or not self._may_match_block(entry.earliest_ms, entry.latest_ms):
+                if entry.first > span.last or entry.last < span.first:
                     continue
-                if lacks_patients and self._skip_block(entry):
-                    continue
-                block = read_indexed_block(fd, summary, entry)
-                if block:
-                    yield block
-                else:
-                    self._report_unreadable(file, SeqRange(entry.first, entry.last), span)
+                seqs = SeqRange(entry.first, entry.last)
+                may_match = self._may_match_block(entry.earliest_ms, entry.latest_ms)
+                if may_match and not (lacks_patients and self._skip_block(entry)):
+                    if block := read_indexed_block(fd, summary, entry):
+                        yield block
+                    else:
+                        self._report_unreadable(file, seqs, span)
+                self._pass(seqs, span)
             return
         if file.kind is FileKind.SEGMENT and read_format(fd) == 1:
             self._report(f"{file.path}: its footer is damaged, or belongs to another file")
@@ -172,8 +190,13 @@ class OrderedReader:
                 )
             elif self._may_match_block(header.earliest_ms, header.latest_ms):
                 yield block
+            self._pass(SeqRange(header.first, header.last), span)
         if file.kind is FileKind.SEGMENT:
             self._report_unreadable(file, SeqRange(self._next_seq, file.last), span)
+
+    def _pass(self, seqs: SeqRange, span: SeqRange) -> None:
+        # Beyond `span`, another file has the rest of the block, and is read later.
+        self.passed = max(self.passed, Seq(min(seqs.last, span.last)))
 
     def _report_unreadable(self, file: ArchiveFile, seqs: SeqRange, span: SeqRange) -> None:
         for part in intersect(seqs, [span]):

@@ -10,7 +10,12 @@ from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange
 from busyapi.archive.reader import read_indexed_block, read_summary, scan_blocks
 from busyapi.archive_cli.line_filter import Query
-from busyapi.archive_cli.ordered_reader import ALL_SEQS, OrderedReader, ProblemReporter
+from busyapi.archive_cli.ordered_reader import (
+    ALL_SEQS,
+    OrderedReader,
+    ProblemReporter,
+    SelectedBlock,
+)
 from busyapi.archive_cli.partitions import PartitionStatus
 from busyapi.archive_cli.snapshot import ArchiveNotFound, ArchivePartition
 from busyapi.errors import ArchiveDamaged, UsageExpired
@@ -62,19 +67,27 @@ def select_lines(
         partition, may_match_block, report, seqs, patients=query.patients, skip_block=skip_block
     )
     for part in reader.read_blocks(advance):
-        header = part.block.header
         try:
-            lines = part.block.read_span(part.span)
-            if not query.covers_block(header.earliest_ms, header.latest_ms):
-                lines = query.select_received(lines)
-            times.lines_in_time += lines.count(b"\n")
-            if query.has_content_conditions:
-                lines = query.select_content(lines)
+            lines = select_from_block(part, query, times)
         except ArchiveDamaged as error:
             report(f"{part.path}: {partition.describe_ids(part.span)} cannot be read: {error}")
             continue
         if lines:
             yield lines
+
+
+def select_from_block(part: SelectedBlock, query: Query, times: BlockTimes) -> bytes:
+    """Return the matching lines of a block, and count those that were received in the time.
+
+    Raises:
+        ArchiveDamaged: the block or a line is not what it must be.
+    """
+    header = part.block.header
+    lines = part.block.read_span(part.span)
+    if not query.covers_block(header.earliest_ms, header.latest_ms):
+        lines = query.select_received(lines)
+    times.lines_in_time += lines.count(b"\n")
+    return query.select_content(lines) if query.has_content_conditions else lines
 
 
 def find_line(statuses: Sequence[PartitionStatus], usage_id: UsageId) -> bytes | None:

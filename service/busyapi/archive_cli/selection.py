@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from busyapi.archive.paths import FileKind
 from busyapi.archive.ranges import SeqRange
 from busyapi.archive_cli.increment import (
     CannotIncrement,
     Increment,
     Position,
+    find_end,
     format_position,
     plan_increment,
 )
@@ -142,6 +144,7 @@ class Selection:
         """Whether something could not be read; it was printed and skipped."""
         self.count = 0
         """Usages that were read."""
+        self._ends: dict[int, Seq] | None = None
         after = getattr(options, "after_id", None)
         self.increment = None if after is None else self._plan_increment(after)
 
@@ -151,6 +154,15 @@ class Selection:
         if errors:
             raise CannotIncrement(f"--after-id needs every partition: {'; '.join(errors)}")
         return plan_increment([status.partition for status in statuses if status.partition], after)
+
+    def fix_end(self) -> None:
+        """Select what is archived now, however often and however late it is read."""
+        partitions = [status.partition for status in find_partitions(self._root, self._only)]
+        self._ends = {
+            partition.identity.partition: _find_last(partition)
+            for partition in partitions
+            if partition
+        }
 
     def read_lines(self, verb: str, *, stdout_has_data: bool = False) -> Iterator[SelectedLines]:
         """Yield the lines; at the end, print why if there was none.
@@ -200,7 +212,11 @@ class Selection:
         return total
 
     def _select_seqs(self, partition: ArchivePartition) -> SeqRange:
-        return self.increment.seqs[partition.identity.partition] if self.increment else ALL_SEQS
+        if self.increment:
+            return self.increment.seqs[partition.identity.partition]
+        if self._ends is not None:
+            return SeqRange(Seq(1), self._ends.get(partition.identity.partition, Seq(0)))
+        return ALL_SEQS
 
     def _note_retention(self, partition: ArchivePartition) -> None:
         if partition.identity.kept_from > 1:
@@ -241,6 +257,13 @@ class Selection:
         ]
         used = [bool(query.patients), bool(query.medications), has_time]
         return " and ".join(word for word, is_used in zip(words, used, strict=True) if is_used)
+
+
+def _find_last(partition: ArchivePartition) -> Seq:
+    """Return the last seq that any file holds now."""
+    files = partition.list_files().files
+    opened = [find_end(partition, file) for file in files if file.kind is FileKind.OPEN]
+    return max([Seq(0), *(file.last for file in files), *opened])
 
 
 def _check_order(since: int | None, first: str, until: int | None, second: str) -> None:

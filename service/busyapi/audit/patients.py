@@ -45,3 +45,15 @@ def digest_patient(folder: Path, patient: str) -> str:
     except FileNotFoundError:
         return ""
     return hmac(salt, patient.encode(), sha256).hexdigest()[:DIGEST_CHARACTERS]
+
+
+def digest_with_key(folder: Path, patient: str) -> str:
+    """Return the digest of a patient id, after the key was created if there was none.
+
+    Raises:
+        ArchiveLocked, FsyncFailed, OSError: there is no key.
+    """
+    if not (digest := digest_patient(folder, patient)):
+        create_salt(folder)
+        digest = digest_patient(folder, patient)
+    return digest

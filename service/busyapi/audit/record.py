@@ -44,7 +44,7 @@ class AuditEntry:
     """RFC 3339 in UTC with milliseconds."""
     action: str
     resource: str
-    """`usage/<id>`, `usages` for a post, or `query?…` for an export."""
+    """`usage/<id>`, `usages` for a post, or `query?…` for an export or a list."""
     name: str = ""
     """The name of the credential; "" without one. For a command, `os:` and the user."""
     address: str = ""

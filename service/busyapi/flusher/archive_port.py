@@ -1,4 +1,4 @@
-"""The port for API processes alone: lookups in the archive, and entries for the audit trail.
+"""The port for API processes alone: lookups and queries in the archive, and the audit trail.
 
 With a shared secret or an authority for client certificates, only the holders of one are served.
 """
@@ -16,6 +16,7 @@ from busyapi.audit.record import AuditEntry, InvalidEntry, decode_entry
 from busyapi.errors import BodyTooLarge
 from busyapi.flusher.audit import AuditKeeper
 from busyapi.flusher.lookup import LookupHandler
+from busyapi.flusher.pages import PageHandler, QueryRecordHandler
 from busyapi.web.connection_refusal import ConnectionRefuser
 from busyapi.web.connections import ConnectionTable
 from busyapi.web.problems import NO_STORE_HEADERS, Problem
@@ -43,6 +44,14 @@ class ArchivePortConfig(NamedTuple):
     def is_open(self) -> bool:
         """Return whether every process that can connect is served."""
         return self.secret is None and not self.needs_client_cert
+
+
+class ArchiveHandlers(NamedTuple):
+    """What answers the requests of the port."""
+
+    lookup: LookupHandler
+    pages: PageHandler
+    keeper: AuditKeeper
 
 
 @dataclass
@@ -73,8 +82,7 @@ def _parse_entries(body: bytes) -> list[AuditEntry]:
 
 def make_archive_port(
     config: ArchivePortConfig,
-    lookup: LookupHandler,
-    keeper: AuditKeeper,
+    handlers: ArchiveHandlers,
     max_connections: int,
     limits: ConnectionLimits,
 ) -> SecondaryPort:
@@ -96,13 +104,13 @@ def make_archive_port(
 
         return handle_authorized
 
-    port.add_route(require_secret(lookup.__call__), "/usages/<seq:int>", ["GET", "HEAD"])
-    # With `stream` the secret is checked before the body is received.
-    port.app.add_route(
-        require_secret(AuditHandler(keeper).__call__),
-        "/audit",
-        methods=["POST"],
-        name="audit",
-        stream=True,
-    )
+    port.add_route(require_secret(handlers.lookup.__call__), "/usages/<seq:int>", ["GET", "HEAD"])
+    routes: dict[str, Handler] = {
+        "/audit": AuditHandler(handlers.keeper).__call__,
+        "/audit/query": QueryRecordHandler(handlers.keeper).__call__,
+        "/pages": handlers.pages.__call__,
+    }
+    for path, handler in routes.items():
+        # With `stream` the secret is checked before the body is received.
+        port.app.add_route(require_secret(handler), path, methods=["POST"], name=path, stream=True)
     return port

@@ -13,9 +13,10 @@ from time import monotonic
 
 import structlog
 
+from busyapi.audit.patients import digest_with_key
 from busyapi.audit.record import AuditEntry
 from busyapi.audit.writer import AuditWriter
-from busyapi.errors import AuditUnavailable, describe_for_log
+from busyapi.errors import ArchiveError, AuditUnavailable, describe_for_log
 from busyapi.telemetry.metrics import FlusherMetrics
 
 log = structlog.get_logger()
@@ -41,6 +42,17 @@ class AuditKeeper:
         self._reason = ""
         """Why the last append failed, "" if it did not."""
         self._stopping = False
+
+    async def digest_patient(self, patient: str) -> str:
+        """Return the digest of a patient id with the key of this trail, which exists then.
+
+        Raises:
+            AuditUnavailable: the key cannot be created or read.
+        """
+        try:
+            return await to_thread(digest_with_key, self._writer.folder, patient)
+        except (ArchiveError, OSError):
+            raise AuditUnavailable from None
 
     async def record(self, entries: Sequence[AuditEntry]) -> None:
         """Put entries on disk.

@@ -9,10 +9,12 @@ from sanic import Request, Sanic
 from sanic.response import HTTPResponse
 
 from busyapi.errors import describe_for_log
-from busyapi.flusher.archive_port import ArchivePortConfig, make_archive_port
+from busyapi.flusher.archive_port import ArchiveHandlers, ArchivePortConfig, make_archive_port
 from busyapi.flusher.audit import AuditKeeper
 from busyapi.flusher.lookup import LookupHandler
 from busyapi.flusher.loop import Flusher
+from busyapi.flusher.page_reader import PageReader
+from busyapi.flusher.pages import PageHandler
 from busyapi.flusher.verifier import Verifier
 from busyapi.stream.unchecked_settings import describe_trust
 from busyapi.telemetry.metrics import FlusherMetrics
@@ -45,11 +47,13 @@ class FlusherServer:
         verifier: Verifier,
         keeper: AuditKeeper,
         metrics: FlusherMetrics,
+        *,
         archive: ArchivePortConfig,
+        page_reader: PageReader,
     ) -> None:
         self.error: BaseException | None = None
         self._flusher, self._verifier, self._keeper = flusher, verifier, keeper
-        self._archive = archive
+        self._archive, self._page_reader = archive, page_reader
         self._lookup = LookupHandler(flusher, keeper)
         self._stopping = False
         self._auditing: asyncio.Task[None] | None = None
@@ -96,7 +100,12 @@ class FlusherServer:
             "connection_table": ConnectionTable(allowed, ConnectionRefuser(probes)),
         }
         self.app.ctx.archive_port = make_archive_port(
-            self._archive, self._lookup, self._keeper, allowed, bounds
+            self._archive,
+            ArchiveHandlers(
+                self._lookup, PageHandler(self._flusher, self._page_reader), self._keeper
+            ),
+            allowed,
+            bounds,
         )
         self.app.run(
             sock=sock,
@@ -139,6 +148,7 @@ class FlusherServer:
         if self._task:
             await asyncio.wait([self._task], timeout=STOP_TIMEOUT_SECONDS)
         await app.ctx.archive_port.close()
+        await self._page_reader.close()
         self._keeper.stop()
         if self._auditing:
             await asyncio.wait([self._auditing], timeout=STOP_TIMEOUT_SECONDS)

@@ -8,12 +8,10 @@ grow with the archive. If memory is short, the kernel ends this process before t
 
 import asyncio
 import json
-import os
 import sys
 import time
 from asyncio import to_thread
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from contextlib import suppress
+from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -23,6 +21,7 @@ import structlog
 from busyapi.archive import paths
 from busyapi.archive.verification import Verification, read_verification, write_verification
 from busyapi.flusher.loop import Flusher
+from busyapi.flusher.priority import lower_priority
 from busyapi.telemetry.metrics import FlusherMetrics
 
 log = structlog.get_logger()
@@ -33,8 +32,6 @@ RETRY_SECONDS = 3600.0
 """After a verification that did not finish."""
 POLL_SECONDS = 1.0
 LOWEST_PRIORITY = 19
-FIRST_TO_KILL = "1000"
-"""The highest value of /proc/PID/oom_score_adj."""
 MAX_LOGGED = 20
 """Problems that are logged, one line each. `busyapi archive verify` prints all of them."""
 
@@ -138,7 +135,7 @@ class Verifier:
             env={},  # it needs no setting, and no password
         )
         try:
-            _lower_priority(process)
+            lower_priority(process.pid, LOWEST_PRIORITY)
             output, errors = await process.communicate()
         finally:
             if process.returncode is None:
@@ -151,13 +148,6 @@ class Verifier:
             raise VerifyFailed(
                 f"busyapi archive verify ended with {process.returncode}: {last_line or 'no error'}"
             ) from None
-
-
-def _lower_priority(process: Process) -> None:
-    """Set the lowest priority of a process, and let a lack of memory end it first."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST_PRIORITY)
-        Path(f"/proc/{process.pid}/oom_score_adj").write_text(FIRST_TO_KILL)
 
 
 def _parse(output: bytes) -> Result:

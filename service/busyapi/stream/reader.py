@@ -57,6 +57,21 @@ class PartitionReader:
         entry = parse_entry(*entries[0]) if entries else None
         return parse_state(record, counter), _extract_usage(entry, seq)
 
+    async def read_entries(self, first: Seq, count: int) -> tuple[PartitionState, list[Entry]]:
+        """Return the record, and the next entries of the stream that have seqs from this one on.
+
+        The counter is read before the entries. So if there is none, every seq up to the counter is
+        archived.
+
+        Raises:
+            RedisUnavailable: Redis does not reply.
+        """
+        record, counter, entries = await self._execute(
+            *state_commands(self._key_names),
+            ("XRANGE", self._key_names.stream, first, "+", "COUNT", count),
+        )
+        return parse_state(record, counter), [parse_entry(*entry) for entry in entries]
+
     async def _execute(self, *commands: Command) -> list[Any]:
         try:
             # The timeout includes the lock: on a silent server no task waits longer than the first.

@@ -278,6 +278,14 @@ EVENTS = (
         "the archive could not be read for a lookup",
         "the runbook of BusyapiArchiveDamaged",
     ),
+    LogEvent(
+        "query_failed",
+        "warning",
+        ("error", "request_id"),
+        "the archive could not be read for a list of usages: a file is damaged (ArchiveDamaged), or"
+        " the process that reads it ended or took too long",
+        "for ArchiveDamaged, the runbook of BusyapiArchiveDamaged",
+    ),
     *AUDIT_EVENTS,
     LogEvent("flusher_stopped", "info", (), "a flusher closed its archive and stopped", NO_ACTION),
     LogEvent(

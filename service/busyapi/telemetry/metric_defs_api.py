@@ -25,6 +25,7 @@ REFUSAL_REASONS = (
     "IdempotencyKeysFull",
     "NotSeeded",
     "Overloaded",
+    "QueriesBusy",
     "RedisUnavailable",
     "OutcomeUnknown",
     "DurabilityNotMet",
@@ -32,7 +33,9 @@ REFUSAL_REASONS = (
 )
 COMMITTER_FAILURE_REASONS = ("NotSeeded", "RedisUnavailable", "DurabilityNotMet")
 
-ROUTE = Label("route", "9: the routes of the API by pattern, and `none`")
+QUERY_ROUTE = "/api/usages?patientId"
+"""The route of lists, whose path is that of posts: a list takes longer than a post may."""
+ROUTE = Label("route", "10: the routes of the API by pattern, and `none`")
 STATUS = Label(
     "status",
     "about 20 HTTP statuses; 499: the client reset the connection; 500 includes connections that"
@@ -97,7 +100,8 @@ REFUSED = MetricDef(
     " NotSeeded, RedisUnavailable, DurabilityNotMet: check Redis. Overloaded: add API pods."
     " OutcomeUnknown: replies of Redis were lost. IdempotencyKeysFull: read the runbook of"
     " BusyapiIdempotencyKeysFilling. CredentialKeysUnavailable: check the provider of"
-    " the JWTs. UnknownVersion (lookups): start the newer"
+    " the JWTs. QueriesBusy: clients list usages faster than the flushers read their archives."
+    " UnknownVersion (lookups): start the newer"
     " version of busyapi again.",
     (
         "BusyapiBufferFull",

@@ -11,6 +11,7 @@ from busyapi.flusher.audit import AuditKeeper
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.ownership import PartitionConfig
+from busyapi.flusher.page_reader import PageReader
 from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.request_handover import request_handover
 from busyapi.flusher.server import FlusherServer
@@ -63,7 +64,15 @@ def run_flusher(settings: Settings, partition: int) -> int:
     keeper = AuditKeeper(
         AuditWriter(archive_dir, partition, settings.audit_retention_days), metrics
     )
-    server = FlusherServer(flusher, verifier, keeper, metrics, _make_port_config(settings))
+    page_reader = PageReader(archive_dir, partition)
+    server = FlusherServer(
+        flusher,
+        verifier,
+        keeper,
+        metrics,
+        archive=_make_port_config(settings),
+        page_reader=page_reader,
+    )
     budget = ReceiveBudget(settings.receiving_bytes)
     limits = ConnectionLimits(settings.request_deadline, settings.max_header, budget)
     return server.serve(settings.flusher_port, settings.host, settings.max_connections, limits)

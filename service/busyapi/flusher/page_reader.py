@@ -1,0 +1,123 @@
+"""Reads pages of the archive in a process of its own, one at a time.
+
+A query may read for a second. In this process it would hold up flushes and probes; there it has a
+lower priority, and the kernel ends it first if memory is short. The process starts with the first
+query and ends some time after the last one.
+"""
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from pathlib import Path
+from typing import Any
+
+from busyapi.flusher.priority import lower_priority
+
+MAX_USAGES = 1000
+MAX_BYTES = 1 << 20
+SCAN_SECONDS = 1.0
+"""After this time a page ends with what was found."""
+MAX_SECONDS = 2.0
+"""After this time the process is ended: one block cannot take that long."""
+WAIT_SECONDS = 0.7
+"""How long a query waits for those before it. All fits into the timeout of an API process."""
+MAX_WAITING = 4
+IDLE_SECONDS = 300.0
+NICENESS = 10
+"""A tenth of the CPU of a flusher that needs all of it."""
+
+
+class PagesBusy(Exception):
+    """Other queries are under way."""
+
+
+class PageFailed(Exception):
+    """The page cannot be read. The message says why, without a value of the query."""
+
+
+class PageReader:
+    """The process that reads the pages of one partition."""
+
+    def __init__(self, archive_dir: Path, partition: int) -> None:
+        self._command = ("-m", "busyapi.archive_cli.page_worker", str(archive_dir), str(partition))
+        # Held while the process reads a page: its answers come in the order of the requests.
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._process: Process | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def read(self, request: dict[str, Any]) -> bytes:
+        """Return the answer of the worker.
+
+        Raises:
+            PagesBusy: others are before this query.
+            PageFailed: there is no answer.
+        """
+        await self._wait_for_turn()
+        try:
+            async with asyncio.timeout(MAX_SECONDS):
+                return await self._exchange(request)
+        except (OSError, TimeoutError, EOFError, ValueError) as error:
+            self._end_process()
+            raise PageFailed(type(error).__name__) from None
+        except asyncio.CancelledError:
+            self._end_process()  # otherwise the next query would get this answer
+            raise
+        finally:
+            self._turn.release()
+
+    async def close(self) -> None:
+        """End the process."""
+        process = self._process
+        self._end_process()
+        if process:
+            await process.wait()
+
+    def _end_process(self) -> None:
+        if self._idle:
+            self._idle.cancel()
+        if self._process and self._process.returncode is None:
+            self._process.kill()
+        self._process = None
+
+    async def _wait_for_turn(self) -> None:
+        if self._waiting >= MAX_WAITING:
+            raise PagesBusy
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise PagesBusy from None
+        finally:
+            self._waiting -= 1
+
+    async def _exchange(self, request: dict[str, Any]) -> bytes:
+        if self._idle:
+            self._idle.cancel()
+        process = self._process
+        if process is None or process.returncode is not None:
+            process = self._process = await self._start()
+        assert process.stdin  # noqa: S101 - both are pipes
+        assert process.stdout  # noqa: S101
+        process.stdin.write(json.dumps(request | {"seconds": SCAN_SECONDS}).encode() + b"\n")
+        await process.stdin.drain()
+        head = await process.stdout.readline()
+        answer = json.loads(head)
+        if error := answer.get("error"):
+            raise PageFailed(error)
+        lines = await process.stdout.readexactly(answer["bytes"])
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_process)
+        return head + lines
+
+    async def _start(self) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *self._command),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,  # a stack trace could quote a usage
+            env={},  # it needs no setting, and no password
+        )
+        lower_priority(process.pid, NICENESS)
+        return process
