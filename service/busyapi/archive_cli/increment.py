@@ -81,7 +81,10 @@ def plan_increment(partitions: Sequence[ArchivePartition], after: Position) -> I
         if cursor > last:
             through[number] = partition.id_of(cursor)
     if unknown := sorted(after.keys() - seqs.keys()):
-        raise CannotIncrement(f"--after-id names partition {unknown[0]}, which is not exported")
+        raise CannotIncrement(
+            f"--after-id names partition {unknown[0]}, which is not exported: mount its volume, or"
+            f" leave out {unknown[0]}:{after[unknown[0]]}"
+        )
     return Increment(after, through, seqs)
 
 

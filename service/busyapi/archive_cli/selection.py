@@ -15,7 +15,7 @@ from busyapi.archive_cli.increment import (
     plan_increment,
 )
 from busyapi.archive_cli.line_filter import Query
-from busyapi.archive_cli.ordered_reader import ALL_SEQS
+from busyapi.archive_cli.ordered_reader import ALL_SEQS, NO_SEQS
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.progress import Progress
 from busyapi.archive_cli.query import BlockTimes, select_lines
@@ -200,7 +200,10 @@ class Selection:
         return total
 
     def _select_seqs(self, partition: ArchivePartition) -> SeqRange:
-        return self.increment.seqs[partition.identity.partition] if self.increment else ALL_SEQS
+        if self.increment is None:
+            return ALL_SEQS
+        # A partition that has begun since the increment was planned is left to the next one.
+        return self.increment.seqs.get(partition.identity.partition, NO_SEQS)
 
     def _note_retention(self, partition: ArchivePartition) -> None:
         if partition.identity.kept_from > 1:
