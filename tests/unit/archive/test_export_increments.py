@@ -218,6 +218,21 @@ def test_partition_that_begins_during_an_export_is_left_to_the_next_one(tmp_path
     assert selection.increment.through == {0: 2}
 
 
+def test_stride_that_grows_during_an_export_gives_a_position_of_the_wider_one(
+    tmp_path: Path,
+) -> None:
+    write_blocks(tmp_path, 2)
+    (status,) = find_partitions(tmp_path)
+    assert status.partition
+    writer = recover_writer(tmp_path)
+    writer.update_identity(strides=writer.identity.strides.widen(Seq(3), 2))
+    writer.append([make_batch(3, 4)])
+    increment = plan_increment([status.partition], {})
+    writer.close()
+    assert increment.through == {0: 11}
+    assert plan(tmp_path, increment.through).is_empty
+
+
 def test_record_of_an_increment_of_many_partitions_names_its_patient(tmp_path: Path) -> None:
     write_blocks(tmp_path, 1)
     position = {number: 22_960_000 + number for number in range(40)}
