@@ -54,7 +54,8 @@ def record_export(options: argparse.Namespace) -> None:
         if options.audit_mode == "auto" and not folder.is_dir():
             continue
         try:
-            entries = [_make_entry(text) for text in _describe_resources(options, folder)]
+            texts = _describe_resources(options, folder, partition)
+            entries = [_make_entry(text) for text in texts]
             AuditWriter(options.dir, partition, retention_days=0).append(entries)
         except (ArchiveError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -88,7 +89,7 @@ def _make_entry(resource: str) -> AuditEntry:
     )
 
 
-def _describe_resources(options: argparse.Namespace, folder: Path) -> list[str]:
+def _describe_resources(options: argparse.Namespace, folder: Path, partition: int) -> list[str]:
     """Return what is read: one text, or more if one cannot hold all patients."""
     if getattr(options, "id", None) is not None:
         return [f"usage/{options.id}"]
@@ -106,7 +107,9 @@ def _describe_resources(options: argparse.Namespace, folder: Path) -> list[str]:
         if value is not None
     ]
     if (after := getattr(options, "after_id", None)) is not None:
-        conditions.append(("after-id", format_position(after)))
+        # Only that of this partition: all of them could take the place of the patients.
+        own = {number: last for number, last in after.items() if number == partition}
+        conditions.append(("after-id", format_position(own)))
     if query is not None:
         conditions.append(("sql", digest_patient(folder, query)))
     medications = [("medication", name) for name in options.medication or ()]

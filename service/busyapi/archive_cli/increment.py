@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from busyapi.archive.identity import read_identity
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_cursor
 from busyapi.archive.reader import scan_blocks
@@ -79,9 +80,14 @@ def plan_increment(partitions: Sequence[ArchivePartition], after: Position) -> I
         last, cursor = _find_seq(partition, after.get(number)), _find_cursor(partition)
         seqs[number] = SeqRange(Seq(last + 1), cursor)
         if cursor > last:
-            through[number] = partition.id_of(cursor)
+            # Read again: its flusher may have widened the stride, before the seqs of the wider one.
+            current = read_identity(partition.folder) or partition.identity
+            through[number] = current.id_of(cursor)
     if unknown := sorted(after.keys() - seqs.keys()):
-        raise CannotIncrement(f"--after-id names partition {unknown[0]}, which is not exported")
+        raise CannotIncrement(
+            f"--after-id names partition {unknown[0]}, which is not exported: mount its volume, or"
+            f" leave out {unknown[0]}:{after[unknown[0]]}"
+        )
     return Increment(after, through, seqs)
 
 

@@ -31,6 +31,7 @@ ProblemReporter = Callable[[str], None]
 
 
 ALL_SEQS = SeqRange(Seq(1), Seq(MAX_ID))
+NO_SEQS = SeqRange(Seq(1), Seq(0))
 
 
 class SelectedBlock(NamedTuple):

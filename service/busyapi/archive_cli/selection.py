@@ -17,7 +17,7 @@ from busyapi.archive_cli.increment import (
     plan_increment,
 )
 from busyapi.archive_cli.line_filter import Query
-from busyapi.archive_cli.ordered_reader import ALL_SEQS
+from busyapi.archive_cli.ordered_reader import ALL_SEQS, NO_SEQS
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.progress import Progress
 from busyapi.archive_cli.query import BlockTimes, select_lines
@@ -212,10 +212,12 @@ class Selection:
         return total
 
     def _select_seqs(self, partition: ArchivePartition) -> SeqRange:
+        number = partition.identity.partition
+        # A partition that has begun since what is read was chosen is left to the next reading.
         if self.increment:
-            return self.increment.seqs[partition.identity.partition]
+            return self.increment.seqs.get(number, NO_SEQS)
         if self._ends is not None:
-            return SeqRange(Seq(1), self._ends.get(partition.identity.partition, Seq(0)))
+            return SeqRange(Seq(1), self._ends.get(number, Seq(0)))
         return ALL_SEQS
 
     def _note_retention(self, partition: ArchivePartition) -> None:

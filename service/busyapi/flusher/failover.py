@@ -2,8 +2,8 @@
 
 Sentinels detect the loss and change the roles, but choose no server by themselves: every server
 has `replica-priority 0`. The flusher chooses a holder, records the choice, raises the holder's
-priority, and starts the failover. When the holder is the primary, its priority becomes 0 again
-before any commit is allowed on it (`replicas`).
+priority, and starts the failover. When the Sentinels have finished that, the priority becomes 0
+again (`replica_servers`). Until then the server remains on record as one that may be promoted.
 """
 
 import asyncio

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from busyapi.archive.writer import PartitionWriter
+from busyapi.archive_cli.export_record import record_export
 from busyapi.archive_cli.increment import (
     Increment,
     Position,
@@ -22,6 +24,9 @@ from busyapi.archive_cli.increment import (
 from busyapi.archive_cli.line_filter import Query
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.query import select_lines
+from busyapi.archive_cli.selection import Selection
+from busyapi.audit.files import audit_folder
+from busyapi.audit.patients import digest_patient
 from busyapi.ids import Seq
 from testkit.archive.builder import (
     RECEIVED_MS,
@@ -194,6 +199,48 @@ def test_missing_partition_is_refused(tmp_path: Path) -> None:
     assert done.code == 1
     assert "--after-id needs every partition" in done.err
     assert not (tmp_path / "x.parquet").exists()
+
+
+def make_options(root: Path, after: Position, patient: str = "") -> Namespace:
+    """Return the options of an export in which nothing else is set."""
+    names = ("only", "since", "until", "medication", "device_since", "device_until")
+    rest = dict.fromkeys(names) | {"patient": [patient] if patient else None}
+    return Namespace(dir=root, after_id=after, audit_mode="background", **rest)
+
+
+def test_partition_that_begins_during_an_export_is_left_to_the_next_one(tmp_path: Path) -> None:
+    root, other = tmp_path / "archive", tmp_path / "other"
+    write_blocks(root, 2)
+    write_blocks(other, 2, partition=1, partitions=2)
+    selection = Selection(make_options(root, {}))
+    (other / "p01").rename(root / "p01")
+    assert {part.partition for part in selection.read_lines("exporting")} == {0}
+    assert selection.increment
+    assert selection.increment.through == {0: 2}
+
+
+def test_stride_that_grows_during_an_export_gives_a_position_of_the_wider_one(
+    tmp_path: Path,
+) -> None:
+    write_blocks(tmp_path, 2)
+    (status,) = find_partitions(tmp_path)
+    assert status.partition
+    writer = recover_writer(tmp_path)
+    writer.update_identity(strides=writer.identity.strides.widen(Seq(3), 2))
+    writer.append([make_batch(3, 4)])
+    increment = plan_increment([status.partition], {})
+    writer.close()
+    assert increment.through == {0: 11}
+    assert plan(tmp_path, increment.through).is_empty
+
+
+def test_record_of_an_increment_of_many_partitions_names_its_patient(tmp_path: Path) -> None:
+    write_blocks(tmp_path, 1)
+    position = {number: 22_960_000 + number for number in range(40)}
+    record_export(make_options(tmp_path, position, patient="7"))
+    audit = audit_folder(tmp_path, 0)
+    (path,) = audit.glob("*.ndjson")
+    assert f"?after-id=0:22960000&patient={digest_patient(audit, '7')}" in path.read_text()
 
 
 def test_damage_gives_no_id_to_continue_with(tmp_path: Path) -> None:
