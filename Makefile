@@ -143,7 +143,8 @@ kind-down:  ## remove that Kubernetes and all that is in it
 lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrade for newer versions
 	$(UV) pyproject.toml -o requirements.lock
 	$(UV) pyproject.toml -c requirements.lock --extra dev-server --extra parquet -o requirements-dev.lock
-	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
+	$(UV) pyproject.toml -c requirements-dev.lock --extra lake -o requirements-lake.lock
+	$(UV) pyproject.toml -c requirements-lake.lock -c requirements-dev.lock --extra test -o requirements-test.lock
 	$(UV) --no-deps -c requirements-test.lock k8s/loadtest/requirements.in -o k8s/loadtest/requirements.lock
 	$(UV) --no-deps bench/requirements.in -o bench/requirements.lock
 	$(UV) docs/requirements.in -o docs/requirements.lock

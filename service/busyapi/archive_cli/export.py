@@ -48,7 +48,7 @@ def export_table(
         ArchiveDamaged: a line is invalid.
     """
     schema = make_schema(flattened, **(metadata or {}))
-    batches = _make_batches(blocks, schema, flattened)
+    batches = make_batches(blocks, schema, flattened)
     if target is None:
         with open_output() as file, TableWriter(file, kind, schema, is_stream=True) as writer:
             return _write_all(batches, writer)
@@ -70,8 +70,8 @@ def _write_all(batches: Iterable[pa.RecordBatch], writer: TableWriter) -> int:
     return rows
 
 
-def _make_batches(
-    blocks: Iterable[SelectedLines], schema: pa.Schema, flattened: Sequence[Flattened]
+def make_batches(
+    blocks: Iterable[SelectedLines], schema: pa.Schema, flattened: Sequence[Flattened] = ()
 ) -> Iterator[pa.RecordBatch]:
     """Yield record batches. Blocks are joined: many archives have a block for a few usages."""
     for partition, group in _group_blocks(blocks):

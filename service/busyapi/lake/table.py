@@ -1,0 +1,186 @@
+"""The table in its catalog: opening it, and commits that exclude each other.
+
+Every commit names the snapshot that it follows, and the catalog refuses it if another process has
+committed meanwhile. Then the table is loaded again. What was written is committed to the newer
+snapshot only if that leaves it right: for new usages, if no other process has taken them; for a
+compaction, if all files that it replaces are still there, without deleted rows.
+
+After a refusal the commit is known to have failed, and its files are deleted. After any other error
+its outcome is unknown, so its files stay: if they are in no snapshot, a sweep finds them later.
+"""
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+    ValidationException,
+)
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+
+from busyapi.failpoints import failpoint
+from busyapi.lake.positions import Positions, WrongTable, encode_positions, read_positions
+from busyapi.lake.schema import DAYS, ORDER, PROPERTIES, SCHEMA
+
+CATALOG_NAME = "busyapi"
+"""pyiceberg reads further properties, such as credentials, from PYICEBERG_CATALOG__BUSYAPI__…"""
+COMMIT_TRIES = 10
+MAX_RETRY_SECONDS = 1.0
+MAX_UNCOMMITTED_SECONDS = 3600.0
+"""Older files are not committed: a sweep, which deletes only much older ones, never meets them."""
+
+
+class LakeConfig(NamedTuple):
+    """Where the table is."""
+
+    warehouse: str
+    """A folder or a URI, below which new tables are created."""
+    catalog: str
+    """The URI of an SQL database, or of a REST catalog; empty: SQLite in the warehouse."""
+    table: str
+    """The table's namespace and name."""
+
+
+def open_catalog(config: LakeConfig) -> Catalog:
+    """Connect to the catalog; a local warehouse is created."""
+    uri, warehouse = config.catalog, config.warehouse
+    if "://" not in warehouse:
+        folder = Path(warehouse).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        warehouse = folder.as_uri()
+        uri = uri or f"sqlite:///{folder / 'catalog.db'}"
+    if not uri:
+        raise WrongTable(f"the warehouse {warehouse} needs a catalog: set BUSYAPI_LAKE_CATALOG")
+    is_rest = uri.startswith(("http://", "https://"))
+    return load_catalog(
+        CATALOG_NAME,
+        **{
+            "type": "rest" if is_rest else "sql",
+            "uri": uri,
+            "warehouse": warehouse,
+            "py-io-impl": "busyapi.lake.file_io.SyncedFileIO",
+        },
+    )
+
+
+class LakeTable:
+    """The table. `load` returns it as it is now."""
+
+    def __init__(self, config: LakeConfig) -> None:
+        """Open it, or create it.
+
+        Raises:
+            WrongTable: it has other columns.
+        """
+        self._catalog = open_catalog(config)
+        self._name = config.table
+        try:
+            table = self._catalog.load_table(self._name)
+        except NoSuchTableError:
+            table = self._create()
+        own = [(field.name, field.field_type) for field in table.schema().fields]
+        if own != [(field.name, field.field_type) for field in SCHEMA.fields]:
+            raise WrongTable(f"the table {self._name} has other columns than an export")
+        if table.spec().fields != DAYS.fields:
+            raise WrongTable(f"the table {self._name} is not partitioned by the day of received_at")
+
+    def _create(self) -> Table:
+        namespace = self._name.rpartition(".")[0]
+        with suppress(NamespaceAlreadyExistsError):
+            self._catalog.create_namespace(namespace)
+        try:
+            return self._catalog.create_table(
+                self._name, SCHEMA, partition_spec=DAYS, sort_order=ORDER, properties=PROPERTIES
+            )
+        except TableAlreadyExistsError:  # another process was faster
+            return self._catalog.load_table(self._name)
+
+    def load(self) -> Table:
+        """Return the table at its newest snapshot."""
+        table = self._catalog.load_table(self._name)
+        # Not in the catalog, where it would bind other programs. pyiceberg's own retry would append
+        # to a newer snapshot with the positions of an older one.
+        table.metadata.properties["commit.retry.num-retries"] = "0"
+        return table
+
+    def append(
+        self, files: Sequence[DataFile], before: Positions, after: Positions, written_at: float
+    ) -> bool:
+        """Add files and move positions, in one commit.
+
+        Return False if another process has moved one of the positions since `before`: then the
+        files hold what it has taken, and are deleted. `written_at`: when the first file was begun.
+        """
+        for _ in self._try_often(files, written_at):
+            table = self.load()
+            current = read_positions(table)
+            if any(current.get(number) != before.get(number) for number in after):
+                break
+            properties = encode_positions({**current, **after})
+            failpoint("lake-before-commit")
+            with suppress(CommitFailedException):
+                change = table.transaction()
+                with change.update_snapshot(properties).merge_append() as snapshot:
+                    for file in files:
+                        snapshot.append_data_file(file)
+                change.commit_transaction()
+                failpoint("lake-after-commit")
+                return True
+        self._delete(files)
+        return False
+
+    def replace(self, old: Sequence[DataFile], new: DataFile, written_at: float) -> bool:
+        """Replace files by one with the same rows, unless one was replaced or has deleted rows.
+
+        Then return False, and delete the new file.
+        """
+        paths = {file.file_path for file in old}
+        for _ in self._try_often([new], written_at):
+            table = self.load()
+            live = {file.file_path for file in list_files(table)}
+            if not paths <= live:
+                break
+            properties = encode_positions(read_positions(table))
+            failpoint("lake-before-replace")
+            with suppress(CommitFailedException, ValidationException):
+                change = table.transaction()
+                with change.update_snapshot(properties).overwrite() as snapshot:
+                    for file in old:
+                        snapshot.delete_data_file(file)
+                    snapshot.append_data_file(new)
+                change.commit_transaction()
+                failpoint("lake-after-replace")
+                return True
+        self._delete([new])
+        return False
+
+    def _try_often(self, files: Sequence[DataFile], written_at: float) -> Iterable[int]:
+        for attempt in range(COMMIT_TRIES):
+            if time.time() - written_at > MAX_UNCOMMITTED_SECONDS:
+                return
+            yield attempt
+            # Two processes that wait equally long would meet again.
+            time.sleep(random.uniform(0, MAX_RETRY_SECONDS))  # noqa: S311 - no secret
+
+    def _delete(self, files: Iterable[DataFile]) -> None:
+        """Delete files that no snapshot has. If this fails, a sweep finds them."""
+        io = self.load().io
+        for file in files:
+            with suppress(OSError):
+                io.delete(file.file_path)
+
+
+def list_files(table: Table, where: BooleanExpression | None = None) -> list[DataFile]:
+    """Return the data files of the current snapshot in which no row was deleted."""
+    tasks = table.scan(row_filter=where or AlwaysTrue()).plan_files()
+    return [task.file for task in tasks if not task.delete_files]
