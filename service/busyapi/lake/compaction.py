@@ -7,7 +7,7 @@ in memory, and all rows are written up to the patient up to whom every file has 
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from heapq import nsmallest
 
 import pyarrow as pa
@@ -30,12 +30,15 @@ SETTLED_AFTER = timedelta(hours=6)
 """After the end of a day, when few usages of it are still to come."""
 
 
-def compact(lake: LakeTable, now: datetime | None = None) -> int:
-    """Merge what is due; return the number of files that were replaced."""
+def compact(lake: LakeTable, settled_before: date = date.min) -> int:
+    """Merge what is due; return the number of files that were replaced.
+
+    Of the days before `settled_before`, also files that stay small are merged.
+    """
     replaced = 0
     while True:
         table = lake.load()
-        due = find_due(list_files(table), (now or datetime.now(UTC)) - SETTLED_AFTER)
+        due = find_due(list_files(table), settled_before)
         if due is None:
             return replaced
         day, files = due
@@ -46,10 +49,15 @@ def compact(lake: LakeTable, now: datetime | None = None) -> int:
         replaced += len(files)
 
 
-def find_due(files: Sequence[DataFile], settled: datetime) -> tuple[date, list[DataFile]] | None:
+def find_settled_days(now: datetime) -> date:
+    """Return the first day of which more usages are to come."""
+    return (now - SETTLED_AFTER).date()
+
+
+def find_due(files: Sequence[DataFile], settled_before: date) -> tuple[date, list[DataFile]] | None:
     """Return small files of one day that should become one; None if there are none.
 
-    They should if together they are large enough, if they are many, or if the day is over.
+    They should if together they are large enough, if they are many, or if the day is settled.
     """
     days: dict[date, list[DataFile]] = defaultdict(list)
     for file in files:
@@ -58,8 +66,8 @@ def find_due(files: Sequence[DataFile], settled: datetime) -> tuple[date, list[D
             days[_day_of(file)].append(file)
     for day, small in sorted(days.items()):
         size = sum(file.file_size_in_bytes for file in small)
-        is_over = day < settled.date()
-        if len(small) > 1 and (is_over or size >= TARGET_BYTES or len(small) >= MAX_INPUTS):
+        is_settled = day < settled_before
+        if len(small) > 1 and (is_settled or size >= TARGET_BYTES or len(small) >= MAX_INPUTS):
             return day, _choose(small)
     return None
 

@@ -2,13 +2,13 @@
 
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 import structlog
 
 from busyapi.errors import describe_for_log
-from busyapi.lake.compaction import compact
+from busyapi.lake.compaction import compact, find_settled_days
 from busyapi.lake.maintenance import expire_snapshots, sweep
 from busyapi.lake.table import LakeTable
 from busyapi.lake.taker import Taker
@@ -67,9 +67,10 @@ class LakeLoop:
                 break
             seconds = round(time.monotonic() - started, 3)
             log.info("lake_committed", usages=taken.usages, files=taken.files, seconds=seconds)
-            self._compact()
+            self._compact(date.min)
         if self._config.tidies:
-            self._compact()
+            # Only now, because each partition may have had usages of the same days to take.
+            self._compact(find_settled_days(datetime.now(UTC)))
             expire_snapshots(self._lake, datetime.now(UTC) - self._config.snapshot_age)
             if time.monotonic() >= self._next_sweep:
                 deleted = sweep(self._lake)
@@ -77,8 +78,8 @@ class LakeLoop:
                 log.info("lake_swept", files=deleted)
         return not self._taker.problems
 
-    def _compact(self) -> None:
+    def _compact(self, settled_before: date) -> None:
         if self._config.tidies and not self.stop.is_set():
-            replaced = compact(self._lake)
+            replaced = compact(self._lake, settled_before)
             if replaced:
                 log.info("lake_compacted", files=replaced)

@@ -1,6 +1,6 @@
 """What the table holds, for every reader, and what it does when the archive is not complete."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from testkit.archive.builder import (
 )
 from testkit.lake import open_lake, read_table, run_turn
 
-LATE = datetime(2026, 1, 1, tzinfo=UTC)
 STAMP = encode_stamp(Stamp("8nC3hQ2vXr0aLw_K", "clinic-7"))
 ODD = [
     b'{"patientId":"a\xc3\xa4","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500","medication":"B"}'
@@ -127,7 +126,7 @@ def test_a_day_becomes_one_sorted_file_and_the_others_are_deleted(
         write_segment(root, 40, 30, day=day)
         run_turn(root, warehouse, tidies=False)
     monkeypatch.setattr(compaction, "INPUT_ROWS", 7)
-    assert compaction.compact(lake, LATE) > 4
+    assert compaction.compact(lake, date(2026, 1, 1)) > 4
     files = [task.file for task in lake.load().scan().plan_files()]
     assert sorted(file.record_count for file in files) == [70, 280]
     assert read_ids(warehouse) == ids(1, 350)
