@@ -66,7 +66,13 @@ class LakeLoop:
             if taken is None:
                 break
             seconds = round(time.monotonic() - started, 3)
-            log.info("lake_committed", usages=taken.usages, files=taken.files, seconds=seconds)
+            log.info(
+                "lake_committed",
+                usages=taken.usages,
+                files=taken.files,
+                seconds=seconds,
+                left=taken.left,
+            )
             self._compact(date.min)
         if self._config.tidies:
             # Only now, because each partition may have had usages of the same days to take.

@@ -74,40 +74,23 @@ def open_catalog(config: LakeConfig) -> Catalog:
 
 
 class LakeTable:
-    """The table. `load` returns it as it is now."""
+    """The table. It is opened, or created, when it is first loaded."""
 
     def __init__(self, config: LakeConfig) -> None:
-        """Open it, or create it.
+        self._config = config
+        self._catalog: Catalog | None = None
+
+    def load(self) -> Table:
+        """Return the table at its newest snapshot.
 
         Raises:
             WrongTable: it has other columns.
         """
-        self._catalog = open_catalog(config)
-        self._name = config.table
-        try:
-            table = self._catalog.load_table(self._name)
-        except NoSuchTableError:
-            table = self._create()
-        own = [(field.name, field.field_type) for field in table.schema().fields]
-        if own != [(field.name, field.field_type) for field in SCHEMA.fields]:
-            raise WrongTable(f"the table {self._name} has other columns than an export")
-        if table.spec().fields != DAYS.fields:
-            raise WrongTable(f"the table {self._name} is not partitioned by the day of received_at")
-
-    def _create(self) -> Table:
-        namespace = self._name.rpartition(".")[0]
-        with suppress(NamespaceAlreadyExistsError):
-            self._catalog.create_namespace(namespace)
-        try:
-            return self._catalog.create_table(
-                self._name, SCHEMA, partition_spec=DAYS, sort_order=ORDER, properties=PROPERTIES
-            )
-        except TableAlreadyExistsError:  # another process was faster
-            return self._catalog.load_table(self._name)
-
-    def load(self) -> Table:
-        """Return the table at its newest snapshot."""
-        table = self._catalog.load_table(self._name)
+        if self._catalog is None:
+            catalog = open_catalog(self._config)
+            _check_table(_load_or_create(catalog, self._config.table), self._config.table)
+            self._catalog = catalog
+        table = self._catalog.load_table(self._config.table)
         # Not in the catalog, where it would bind other programs. pyiceberg's own retry would append
         # to a newer snapshot with the positions of an older one.
         table.metadata.properties["commit.retry.num-retries"] = "0"
@@ -178,6 +161,26 @@ class LakeTable:
         for file in files:
             with suppress(OSError):
                 io.delete(file.file_path)
+
+
+def _load_or_create(catalog: Catalog, name: str) -> Table:
+    with suppress(NoSuchTableError):
+        return catalog.load_table(name)
+    with suppress(NamespaceAlreadyExistsError):
+        catalog.create_namespace(name.rpartition(".")[0])
+    with suppress(TableAlreadyExistsError):  # another process was faster
+        catalog.create_table(
+            name, SCHEMA, partition_spec=DAYS, sort_order=ORDER, properties=PROPERTIES
+        )
+    return catalog.load_table(name)
+
+
+def _check_table(table: Table, name: str) -> None:
+    own = [(field.name, field.field_type) for field in table.schema().fields]
+    if own != [(field.name, field.field_type) for field in SCHEMA.fields]:
+        raise WrongTable(f"the table {name} has other columns than an export")
+    if table.spec().fields != DAYS.fields:
+        raise WrongTable(f"the table {name} is not partitioned by the day of received_at")
 
 
 def list_files(table: Table, where: BooleanExpression | None = None) -> list[DataFile]:

@@ -26,6 +26,8 @@ class Taken(NamedTuple):
 
     usages: int
     files: int
+    left: int
+    """Finished seqs that the table still lacks."""
 
 
 class Taker:
@@ -38,8 +40,6 @@ class Taker:
         self._root = root
         self._only = only
         self._run_bytes = run_bytes
-        self.pending_seqs = 0
-        """Finished seqs that the table lacked when this was last asked."""
         self.problems: set[tuple[int, str]] = set()
         """The problems of this turn, each of which was logged."""
 
@@ -55,7 +55,6 @@ class Taker:
         """
         before = read_positions(self._lake.load())
         pending = find_pending(self._root, self._only, before, self._report)
-        self.pending_seqs = sum(part.seq_count for part in pending)
         run = Run(pending, self._run_bytes, self._report)
         written_at = time.time()
         batches = list(make_batches(run.read_lines(), make_schema()))
@@ -66,15 +65,20 @@ class Taker:
         }
         if not after:
             return None
+        left = sum(
+            part.last - after[number].seq if number in after else part.seq_count
+            for part in pending
+            for number in [part.partition.identity.partition]
+        )
         rows = to_file_schema(batches)
         batches.clear()
         table = self._lake.load()
         files = [write_file(table, day, [sort_rows(part)]) for day, part in split_days(rows)]
         failpoint("lake-files-written")
         if not self._lake.append(files, before, after, written_at):
-            return Taken(0, 0)  # another process took some of them; the next run sees how far
+            return Taken(0, 0, left)  # another process took some of them; the next run sees how far
         self._log_missing(pending, before, after)
-        return Taken(rows.num_rows, len(files))
+        return Taken(rows.num_rows, len(files), left)
 
     def _log_missing(self, pending: list[Pending], before: Positions, after: Positions) -> None:
         for part in pending:

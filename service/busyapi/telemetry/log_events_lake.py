@@ -6,9 +6,9 @@ LAKE_EVENTS = (
     LogEvent(
         "lake_committed",
         "info",
-        ("usages", "files", "seconds"),
-        "`busyapi lake` took finished usages into the table. 0 usages: only gap records were"
-        " finished, or another process took the same usages first",
+        ("usages", "files", "seconds", "left"),
+        "`busyapi lake` took finished usages into the table; `left` finished seqs are not taken yet."
+        " 0 usages: only gap records were finished, or another process took the same usages first",
         NO_ACTION,
     ),
     LogEvent(
