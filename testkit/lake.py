@@ -80,8 +80,18 @@ def read_archive_ids(root: Path) -> list[int]:
     return ids
 
 
-def run_turn(root: Path, warehouse: Path, only: int | None = None, *, tidies: bool = True) -> bool:
-    """Run one turn; return whether it had no problem. Errors are raised."""
+def run_turn(
+    root: Path,
+    warehouse: Path,
+    only: int | None = None,
+    *,
+    tidies: bool = True,
+    orphan_seconds: float = 2.0,
+) -> bool:
+    """Run one turn; return whether it had no problem. Errors are raised.
+
+    `orphan_seconds`: longer than any other process may take from a file to its commit.
+    """
     from datetime import timedelta  # noqa: PLC0415 - beside those below
 
     from busyapi.lake import compaction, maintenance  # noqa: PLC0415 - after the switch is set
@@ -89,7 +99,7 @@ def run_turn(root: Path, warehouse: Path, only: int | None = None, *, tidies: bo
     from busyapi.lake.taker import Taker  # noqa: PLC0415 - likewise
 
     compaction.MAX_INPUTS = 4
-    maintenance.ORPHAN_AGE = timedelta(seconds=2)
+    maintenance.ORPHAN_AGE = timedelta(seconds=orphan_seconds)
     lake = open_lake(warehouse)
     config = LoopConfig(1.0, timedelta(seconds=1), tidies)
     return LakeLoop(lake, Taker(lake, root, only, RUN_BYTES), config).run_turn()
@@ -132,7 +142,9 @@ def _run_step(step: Mapping[str, Any]) -> Iterator[str]:
     def turn(failpoint: str, only: int | None = None) -> None:
         if failpoint:
             switch.set(failpoint)
-        if not run_turn(root, warehouse, only, tidies=only in (None, 0)):
+        tidies, alone = only in (None, 0), len(step["processes"]) == 1
+        orphan_seconds = 2.0 if alone else 300.0
+        if not run_turn(root, warehouse, only, tidies=tidies, orphan_seconds=orphan_seconds):
             raise RuntimeError("a turn had a problem")
 
     turns = [(process.get("failpoint", ""), process.get("only")) for process in step["processes"]]

@@ -498,8 +498,8 @@ class Settings:
         "BUSYAPI_LAKE_SNAPSHOT_HOURS",
         24,
         "hours",
-        "for `busyapi lake`: older snapshots of the table expire, and then files that no other"
-        " snapshot has are deleted",
+        "for `busyapi lake`: how long a snapshot of the table is kept after it was replaced, so how"
+        " long a query may take",
         minimum=1,
         maximum=100_000,
     )

@@ -24,7 +24,7 @@ class LoopConfig(NamedTuple):
     interval: float
     """Seconds between two turns."""
     snapshot_age: timedelta
-    """Older snapshots expire."""
+    """How long a snapshot is kept after it was replaced."""
     tidies: bool
     """Whether this process compacts, expires and sweeps. One of several is enough."""
 

@@ -7,7 +7,9 @@ that it knows every file which was committed before it was listed.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from pyarrow import fs
 from pyiceberg.exceptions import CommitFailedException
@@ -23,17 +25,22 @@ ORPHAN_AGE = timedelta(hours=24)
 METADATA_SUFFIXES = (".avro", ".metadata.json")
 
 
-def expire_snapshots(lake: LakeTable, older_than: datetime) -> int:
-    """Expire snapshots, except the current one and the one with the positions that count."""
+def expire_snapshots(lake: LakeTable, replaced_before: datetime) -> int:
+    """Expire snapshots that were replaced by a newer one before this time; return their number.
+
+    A program that reads a snapshot has that long to finish. The current snapshot never expires, nor
+    does the one whose positions count.
+    """
     table = lake.load()
     positioned = find_positioned(table)
     kept = {ref.snapshot_id for ref in table.refs().values()}
     kept |= {positioned.snapshot_id} if positioned else set()
-    limit = older_than.timestamp() * 1000
+    limit = replaced_before.timestamp() * 1000
+    in_order = sorted(table.snapshots(), key=lambda snapshot: snapshot.sequence_number or 0)
     expired = [
         snapshot.snapshot_id
-        for snapshot in table.snapshots()
-        if snapshot.timestamp_ms < limit and snapshot.snapshot_id not in kept
+        for snapshot, newer in pairwise(in_order)
+        if newer.timestamp_ms < limit and snapshot.snapshot_id not in kept
     ]
     try:
         if expired:
@@ -62,7 +69,8 @@ def sweep(lake: LakeTable, older_than: datetime | None = None) -> int:
     used = {io.parse_location(path, io.properties)[2] for path in _list_used(table)}
     orphans = [path for path in old if path not in used]
     for path in orphans:
-        system.delete_file(path)
+        with suppress(FileNotFoundError):  # another sweep was faster
+            system.delete_file(path)
     return len(orphans)
 
 

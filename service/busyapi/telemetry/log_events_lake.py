@@ -7,7 +7,7 @@ LAKE_EVENTS = (
         "lake_committed",
         "info",
         ("usages", "files", "seconds", "left"),
-        "`busyapi lake` took finished usages into the table; `left` finished seqs are not taken yet."
+        "`busyapi lake` took finished usages into the table; `left` seqs are still to take."
         " 0 usages: only gap records were finished, or another process took the same usages first",
         NO_ACTION,
     ),

@@ -142,6 +142,10 @@ def test_a_day_becomes_one_sorted_file_and_the_others_are_deleted(
     assert sweep(lake, now)
     assert len([*warehouse.rglob("*.parquet")]) == 2
     assert read_ids(warehouse) == ids(1, 350)
+    now = datetime.now(UTC)
+    write_segment(root, 1)
+    run_turn(root, warehouse, tidies=False)
+    assert expire_snapshots(lake, now) == 0, "a query that began before the last commit may run"
 
 
 def test_usages_that_retention_deleted_too_early_are_reported_and_recorded(
