@@ -25,7 +25,8 @@ TARGET_BYTES = 64 << 20
 MAX_INPUTS = 16
 """Files that are merged at a time: each one has rows in memory."""
 INPUT_ROWS = 1 << 14
-"""Rows of each file that are in memory at a time."""
+"""Rows of each file that are in memory at a time; fewer, if they are long."""
+INPUT_BYTES = 4 << 20
 SETTLED_AFTER = timedelta(hours=6)
 """After the end of a day, when few usages of it are still to come."""
 
@@ -108,7 +109,10 @@ class _Input:
     def __init__(self, table: Table, file: DataFile) -> None:
         self._stream = table.io.new_input(file.file_path).open()
         reader = parquet.ParquetFile(self._stream, pre_buffer=False, buffer_size=1 << 16)
-        self._batches = reader.iter_batches(INPUT_ROWS, use_threads=False)
+        groups = (reader.metadata.row_group(at) for at in range(reader.num_row_groups))
+        row_bytes = sum(group.total_byte_size for group in groups) // file.record_count + 1
+        rows = min(INPUT_ROWS, INPUT_BYTES // row_bytes + 1)
+        self._batches = reader.iter_batches(rows, use_threads=False)
         self._rows = FILE_SCHEMA.empty_table()
 
     def fill(self) -> bool:

@@ -18,6 +18,8 @@ FILE_PREFIX = "busyapi-"
 """Begins the name of each data file that busyapi writes."""
 ROW_GROUP_ROWS = 1 << 18
 """Rows of a row group. A reader of one patient reads one, or a page of it."""
+ROW_GROUP_BYTES = 64 << 20
+"""Bytes in memory, which long usages reach with fewer rows."""
 BLOOM_ERROR_RATE = 0.01
 
 
@@ -47,7 +49,9 @@ def write_file(table: Table, day: date, parts: Iterable[pa.Table]) -> DataFile:
             for rows in _group_rows(parts):
                 if writer is None:
                     writer = _open_writer(stream, rows)
-                writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+                # Equal parts, so that none is small.
+                parts_count = max(1, round(rows.num_rows / ROW_GROUP_ROWS))
+                writer.write_table(rows, row_group_size=-(-rows.num_rows // parts_count))
                 failpoint("lake-file-row-group")
         finally:
             if writer is not None:
@@ -57,18 +61,15 @@ def write_file(table: Table, day: date, parts: Iterable[pa.Table]) -> DataFile:
 
 
 def _group_rows(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield tables with the rows of a row group, so that no file has many small ones."""
+    """Join parts, so that no row group is small."""
     waiting: list[pa.Table] = []
-    count = 0
     for part in parts:
         waiting.append(part)
-        count += part.num_rows
-        while count >= ROW_GROUP_ROWS:
-            rows = pa.concat_tables(waiting)
-            yield rows.slice(0, ROW_GROUP_ROWS)
-            waiting = [rows.slice(ROW_GROUP_ROWS)]
-            count -= ROW_GROUP_ROWS
-    if count:
+        is_long = sum(one.num_rows for one in waiting) >= ROW_GROUP_ROWS
+        if is_long or sum(one.nbytes for one in waiting) >= ROW_GROUP_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
         yield pa.concat_tables(waiting)
 
 

@@ -5,13 +5,13 @@ committed meanwhile. Then the table is loaded again. What was written is committ
 snapshot only if that leaves it right: for new usages, if no other process has taken them; for a
 compaction, if all files that it replaces are still there, without deleted rows.
 
-After a refusal the commit is known to have failed, and its files are deleted. After any other error
-its outcome is unknown, so its files stay: if they are in no snapshot, a sweep finds them later.
+No file is deleted here, not even after a refusal: a proxy may have sent the commit twice, and then
+the first one succeeded. Files that are in no snapshot are left to a sweep.
 """
 
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -102,9 +102,9 @@ class LakeTable:
         """Add files and move positions, in one commit.
 
         Return False if another process has moved one of the positions since `before`: then the
-        files hold what it has taken, and are deleted. `written_at`: when the first file was begun.
+        files hold what it has taken. `written_at`: when the first file was begun.
         """
-        for _ in self._try_often(files, written_at):
+        for _ in _try_often(written_at):
             table = self.load()
             current = read_positions(table)
             if any(current.get(number) != before.get(number) for number in after):
@@ -119,16 +119,15 @@ class LakeTable:
                 change.commit_transaction()
                 failpoint("lake-after-commit")
                 return True
-        self._delete(files)
         return False
 
     def replace(self, old: Sequence[DataFile], new: DataFile, written_at: float) -> bool:
-        """Replace files by one with the same rows, unless one was replaced or has deleted rows.
+        """Replace files by one with the same rows.
 
-        Then return False, and delete the new file.
+        Return False if one of them was replaced meanwhile, or rows in it were deleted.
         """
         paths = {file.file_path for file in old}
-        for _ in self._try_often([new], written_at):
+        for _ in _try_often(written_at):
             table = self.load()
             live = {file.file_path for file in list_files(table)}
             if not paths <= live:
@@ -144,23 +143,16 @@ class LakeTable:
                 change.commit_transaction()
                 failpoint("lake-after-replace")
                 return True
-        self._delete([new])
         return False
 
-    def _try_often(self, files: Sequence[DataFile], written_at: float) -> Iterable[int]:
-        for attempt in range(COMMIT_TRIES):
-            if time.time() - written_at > MAX_UNCOMMITTED_SECONDS:
-                return
-            yield attempt
-            # Two processes that wait equally long would meet again.
-            time.sleep(random.uniform(0, MAX_RETRY_SECONDS))  # noqa: S311 - no secret
 
-    def _delete(self, files: Iterable[DataFile]) -> None:
-        """Delete files that no snapshot has. If this fails, a sweep finds them."""
-        io = self.load().io
-        for file in files:
-            with suppress(OSError):
-                io.delete(file.file_path)
+def _try_often(written_at: float) -> Iterator[None]:
+    for _ in range(COMMIT_TRIES):
+        if time.time() - written_at > MAX_UNCOMMITTED_SECONDS:
+            return
+        yield
+        # Two processes that wait equally long would meet again.
+        time.sleep(random.uniform(0, MAX_RETRY_SECONDS))  # noqa: S311 - no secret
 
 
 def _load_or_create(catalog: Catalog, name: str) -> Table:
