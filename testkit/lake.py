@@ -42,7 +42,7 @@ def run_script(steps: Sequence[Mapping[str, Any]]) -> Counter[str]:
         input=json.dumps(steps),
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=3600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
