@@ -32,7 +32,10 @@ class _SyncedStream(io.BufferedWriter):
 class _SyncedFile(PyArrowFile):
     def create(self, overwrite: bool = False) -> OutputStream:  # noqa: FBT001, FBT002 - as above
         path = Path(self._path)
+        new_folders = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in new_folders:
+            sync_folder(folder.parent)
         return _SyncedStream(path, "wb" if overwrite else "xb")
 
 
