@@ -33,7 +33,7 @@ copy (
         usage->>'timestamp' as device_time_text, usage->>'patientId' as patient_id,
         usage->>'medication' as medication, tenant, writer, ((id - 1) % 2)::integer as partition,
         json_merge_patch(usage, '{{"patientId":null,"timestamp":null,"medication":null}}')::varchar
-            as extra, received_at::date as received_day
+            as extra {', "receivedAt"::date as received_day' if options else ''}
     from read_ndjson(
         ['{archive}/p*/*/usages-*.ndjson.zst', '{archive}/p*/*/usages-*.ndjson.zst.open'],
         compression = 'zstd',

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from busyapi.archive_cli.selection import add_partition_option
-from busyapi.errors import BusyapiError
+from busyapi.errors import BusyapiError, ConfigError
 from busyapi.settings import Settings
 from busyapi.telemetry.logs import configure_logging
 
@@ -57,6 +57,10 @@ def run_lake(options: argparse.Namespace, settings: Settings) -> int:
     from busyapi.lake.table import LakeConfig, LakeTable  # noqa: PLC0415 - likewise
     from busyapi.lake.taker import Taker  # noqa: PLC0415 - likewise
 
+    if "." not in settings.lake_table:
+        raise ConfigError(
+            "BUSYAPI_LAKE_TABLE must be a namespace and a name, such as busyapi.usages"
+        )
     configure_logging(settings.log_level, role="lake")
     warehouse = settings.lake_warehouse or str(options.dir.absolute().parent / "lake")
     lake = LakeTable(LakeConfig(warehouse, settings.lake_catalog, settings.lake_table))

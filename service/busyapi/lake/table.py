@@ -5,8 +5,8 @@ committed meanwhile. Then the table is loaded again. What was written is committ
 snapshot only if that leaves it right: for new usages, if no other process has taken them; for a
 compaction, if all files that it replaces are still there, without deleted rows.
 
-No file is deleted here, not even after a refusal: a proxy may have sent the commit twice, and then
-the first one succeeded. Files that are in no snapshot are left to a sweep.
+No data file is deleted here, not even after a refusal: those that are in no snapshot are left to a
+sweep.
 """
 
 import random
