@@ -86,7 +86,7 @@ def run_turn(
     only: int | None = None,
     *,
     tidies: bool = True,
-    orphan_seconds: float = 2.0,
+    orphan_seconds: float = 86_400.0,
 ) -> bool:
     """Run one turn; return whether it had no problem. Errors are raised.
 
