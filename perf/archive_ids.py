@@ -11,7 +11,7 @@ from pathlib import Path
 
 import zstandard
 
-NAME = re.compile(r"usages-p\d+-\d+(-\d+)?\.ndjson\.zst(\.open)?")
+NAME = re.compile(r"usages-p\d+-\d+(-\d+|-open)?\.ndjson\.zst(\.open)?")
 ID = re.compile(rb'^\{"id":(\d+),', re.MULTILINE)
 CHUNK_BYTES = 1 << 22
 

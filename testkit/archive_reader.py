@@ -17,7 +17,7 @@ import zstandard
 
 from testkit.history import digest
 
-NAME = re.compile(r"(usages|gap|quarantine)-p(\d+)-\d+(?:-\d+)?\.(.+)")
+NAME = re.compile(r"(usages|gap|quarantine)-p(\d+)-\d+(?:-\d+)?((?:-open)?\..+)")
 
 CHUNK = 1 << 16
 
@@ -96,15 +96,15 @@ def _read_file(
     archive: Archive, partition: Partition, path: Path, stem_and_end: tuple[str, str]
 ) -> None:
     match stem_and_end:
-        case "usages", "ndjson.zst":
+        case "usages", ".ndjson.zst":
             archive.damaged += _read_segment(partition, path)
-        case "usages", "ndjson.zst.open":
+        case "usages", ".ndjson.zst.open" | "-open.ndjson.zst":
             archive.torn += _read_segment(partition, path)
-        case "usages", end if end.startswith("ndjson.zst.damaged"):
+        case "usages", end if end.startswith(".ndjson.zst.damaged"):
             archive.damaged.append(f"{path.name}: set aside")
-        case "gap", "json":
+        case "gap", ".json":
             partition.gaps.append(_read_span(path))
-        case "quarantine", "bin":
+        case "quarantine", ".bin":
             partition.quarantined.append(_read_span(path))
 
 

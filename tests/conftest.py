@@ -25,6 +25,7 @@ MARKERS = {
     "e2e": "tools",
     "loadtest": "tools",
     "observability": "alerts",
+    "readers": "readers",
     "release": "tools",
     "service/test_api_openapi.py": "faults",
     "service/test_api_rates.py": "faults",

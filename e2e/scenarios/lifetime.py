@@ -1,7 +1,8 @@
 """Upgrade from an earlier release, fill a small archive volume, uninstall and install again.
 
 If there is a chart of an earlier release, the scenario installs it, upgrades, rolls back and
-upgrades again. Each release continues with the archive and the Redis data of the other.
+upgrades again: once with the archive in the format of both, and once by a downgrade of the archive
+from the newest format. Each release continues with the archive and the Redis data of the other.
 """
 
 import re
@@ -14,10 +15,13 @@ import yaml
 from e2e import environment, images, pod_archive
 from e2e.kube import wait_for
 from e2e.measure import Figures, ScenarioFailed, require_none_failed
+from e2e.pages import run_blocks
 from e2e.release import CHART, HELM_SECONDS, NAME, Release
 from e2e.report import Report, Row
 from e2e.scenarios.faults import describe_failures, require_recovery
+from e2e.shell import open_shell
 from e2e.target import ROOT
+from testkit.docs.runbook_shell import Shell
 
 RATE = 60.0
 RELEASED = ROOT / "tests" / "chart" / "released"
@@ -48,7 +52,7 @@ def _parse_version(text: str) -> tuple[int, ...]:
 
 
 def upgrade(release: Release, report: Report) -> None:
-    """Upgrade from the previous release, roll back to it, and upgrade again, each under load."""
+    """Upgrade from the previous release, roll back to it and upgrade again, twice, under load."""
     values = {**release.routing_values(), **SMALL}
     del values["tests"]  # the previous chart has no such value
     chart = find_previous_chart()
@@ -62,12 +66,29 @@ def upgrade(release: Release, report: Report) -> None:
             return
         release.install(values, chart)
         release.wait_until_routed()
-        change_under_load(release, row, lambda: release.upgrade({}))
+        # 0.2.0 must be able to read the archive after the rollback.
+        keep_format = {"config": {"archiveFormat": 1}}
+        change_under_load(release, row, lambda: release.upgrade(keep_format))
         row.notes.append(f"from {chart.name}")
     with report.row("rollback to the previous release") as row:
         change_under_load(release, row, lambda: roll_back(release))
+    newest_format = {"config": {"archiveFormat": 2}}
     with report.row("upgrade to this release again") as row:
-        change_under_load(release, row, lambda: release.upgrade({}))
+        change_under_load(release, row, lambda: release.upgrade(newest_format))
+    with (
+        report.row("archive upgraded, downgraded, and rollback") as row,
+        open_shell(release) as bash,
+    ):
+        change_under_load(release, row, lambda: go_back(release, bash))
+    with report.row("upgrade to this release's archive format") as row:
+        change_under_load(release, row, lambda: release.upgrade(newest_format))
+
+
+def go_back(release: Release, bash: Shell) -> None:
+    """Rewrite segments in the newest format, then all in the previous one, and roll back."""
+    run_blocks(bash, "archive-upgrade")
+    run_blocks(bash, "archive-downgrade")
+    roll_back(release)
 
 
 def roll_back(release: Release) -> None:

@@ -23,13 +23,11 @@ from e2e.scenarios.faults import describe_failures, evict_all, is_node_ready, mo
 RATE = 60.0
 STEADY_SECONDS = 5.0
 SETTLE_SECONDS = 240.0
-LOST_SECONDS = 10.0
-"""One until the Sentinels find the primary down, then their vote, the flusher's choice, and the
-next attempts of committers and flusher to connect."""
-NODE_SECONDS = 20.0
-"""A node that is lost closes no connection: until a timeout, nothing shows that."""
-PLANNED_SECONDS = 10.0
-"""Commits wait for a replica that stops for two seconds, and may do so twice."""
+LOST_SECONDS = 5.0
+"""Up to two until the Sentinels find the primary down, and one until they know of the promotion.
+docs/reports/failovers.md has what is usual; another load on the machine makes it longer."""
+PLANNED_SECONDS = 2.0
+"""Until the Sentinels know of the promotion, and when the former primary leaves."""
 AWAY_SECONDS = 60.0
 SERVERS = 3
 WHO_SCRIPT = ". /etc/valkey/tier.sh; for s in $HOSTNAME $(others); do ask_sentinel $s; done"
@@ -187,6 +185,11 @@ def drain_nodes(release: Release, report: Report) -> None:
             row.notes.append(f"{node} drained")
 
 
+def rotate_passwords(release: Release, report: Report) -> None:
+    """Rotate the passwords: all pods restart twice."""
+    operations.rotate_passwords(release, report, check=require_handover)
+
+
 def lose_node(release: Release, report: Report) -> None:
     """Switch off the node of the primary, and keep it away; API and flusher are elsewhere."""
     with report.row("primary's node lost") as row:
@@ -211,7 +214,7 @@ def lose_node(release: Release, report: Report) -> None:
         wait_until_complete(release)
         row.notes += [f"{row.figures.silence:.1f} s without a 201", *describe_failures(row.figures)]
         row.verdict = release.audit(failover=True)
-        require_short_outage(row.figures, NODE_SECONDS)
+        require_failover(row.figures)
 
 
 def place_primary(release: Release, kept: str) -> str:
@@ -254,6 +257,6 @@ SCENARIOS: tuple[Callable[[Release, Report], None], ...] = (
     lose_volume,
     roll_servers,
     drain_nodes,
-    operations.rotate_passwords,
+    rotate_passwords,
     lose_node,
 )

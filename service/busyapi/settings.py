@@ -509,6 +509,14 @@ class Settings:
     segment_age: float = setting(
         "BUSYAPI_SEGMENT_AGE", 3600.0, "seconds", "a segment closes at this age and midnight UTC"
     )
+    archive_format: int = setting(
+        "BUSYAPI_ARCHIVE_FORMAT",
+        2,
+        "version",
+        "of new segments. 1: an archive of 0.2.0 stays one that 0.2.0 can read after a rollback",
+        minimum=1,
+        maximum=2,
+    )
     retention_days: int = setting(
         "BUSYAPI_RETENTION_DAYS", 0, "days", "older segments are deleted; 0 keeps all"
     )

@@ -135,6 +135,30 @@ class Strides(NamedTuple):
         return self.base == other.base and self.steps[: len(other.steps)] == other.steps
 
 
+class IdScheme(NamedTuple):
+    """How the seqs of a partition become ids, and back."""
+
+    partition: int
+    strides: Strides
+
+    @classmethod
+    def fixed(cls, partition: int, stride: int) -> Self:
+        """Return the scheme of a partition, or of a segment, with one stride."""
+        return cls(partition, Strides.fixed(stride))
+
+    def id_of(self, seq: int) -> UsageId:
+        """Return the id of a seq."""
+        return self.strides.id_of(seq, self.partition)
+
+    def find_seq(self, usage_id: int) -> Seq | None:
+        """Return the seq of an id, None if the id is not of this partition."""
+        return self.strides.find_seq(usage_id, self.partition)
+
+    def owner_at(self, seq: int) -> tuple[int, int]:
+        """Return what segments say of their owner: the partition, and the stride of a seq."""
+        return self.partition, self.strides.at(seq)
+
+
 def stride_for(partitions: int, base: int) -> int:
     """Return the smallest stride for a number of partitions."""
     stride = base

@@ -21,9 +21,12 @@ from busyapi.archive.format import UsageBatch
 from busyapi.archive.writer import PartitionWriter
 from busyapi.ids import Seq
 
+FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 RECEIVED_MS = 1_763_925_120_123
 """2025-11-23T19:12:00.123Z."""
 DAY_MS = 86_400_000
+chosen_format = 2
+"""The format in which archives are written here, unless a test sets it."""
 
 
 def now_ms() -> int:
@@ -51,6 +54,7 @@ def recover_writer(
         "segment_bytes": 1 << 30,
         "segment_age": 1e9,
         "retention_days": 0,
+        "format": chosen_format,
     }
     return PartitionWriter.recover(
         ArchiveConfig(root, partition, partitions, **(settings | options))
@@ -98,18 +102,28 @@ def write_as_0_2_0(path: Path) -> None:
 
 def find_segments(root: Path) -> list[Path]:
     """Return the finished segments."""
-    return sorted(root.rglob("*.ndjson.zst"))
+    return sorted(path for path in root.rglob("*.ndjson.zst") if not is_open_segment(path))
 
 
 def find_open_segment(root: Path) -> Path:
     """Return the only open segment."""
-    (path,) = root.rglob("*.open")
+    (path,) = find_open_segments(root)
     return path
 
 
+def find_open_segments(root: Path) -> list[Path]:
+    """Return the open segments of both formats."""
+    return sorted(path for path in root.rglob("usages-*") if is_open_segment(path))
+
+
+def is_open_segment(path: Path) -> bool:
+    """Return whether a file has the name of an open segment, or the one recovery gives it."""
+    return path.name.endswith(("-open.ndjson.zst", ".ndjson.zst.open"))
+
+
 def list_file_names(root: Path) -> list[str]:
-    """Return the names in the day folders of partition 0."""
-    return sorted(path.name for path in root.glob("p00/*/*"))
+    """Return the names in the day folders of partition 0, without indexes."""
+    return sorted(path.name for path in root.glob("p00/*/*") if not path.name.startswith("_"))
 
 
 class Block(NamedTuple):
@@ -124,6 +138,41 @@ class Block(NamedTuple):
 
 def read_blocks(path: Path) -> Iterator[Block]:
     """Yield the complete blocks from offset 0 on, as in FORMAT.md."""
+    if path.read_bytes().startswith(FRAME_MAGIC):
+        yield from _read_frames(path)
+    else:
+        yield from _read_headed_blocks(path)
+
+
+def _read_frames(path: Path) -> Iterator[Block]:
+    data, offset = path.read_bytes(), 0
+    partition, partitions = _read_scheme(path.parents[1] / "partition.json")
+    while offset < len(data):
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            raw = frame.decompress(data[offset:])
+        except zstandard.ZstdError:
+            return
+        if not frame.eof:
+            return
+        end = len(data) - len(frame.unused_data)
+        lines = [json.loads(line) for line in raw.splitlines()]
+        first, last = ((lines[at]["id"] - 1 - partition) // partitions + 1 for at in (0, -1))
+        yield Block(offset, first, last, lines, end)
+        offset = end
+
+
+def _read_scheme(path: Path) -> tuple[int, int]:
+    """Return partition and partitions, those of a single partition if the file is damaged."""
+    try:
+        members = json.loads(path.read_bytes())
+        return members["partition"], members["partitions"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0, 1
+
+
+def _read_headed_blocks(path: Path) -> Iterator[Block]:
+    """Yield the blocks of format 1."""
     data, offset = path.read_bytes(), 0
     while len(data) - offset >= 68:
         head = data[offset : offset + 68]
@@ -142,7 +191,7 @@ def read_blocks(path: Path) -> Iterator[Block]:
 
 def read_ids(root: Path) -> list[int]:
     """Return the ids in finished segments and in complete blocks of open ones, in order."""
-    paths = [*root.rglob("*.ndjson.zst"), *root.rglob("*.ndjson.zst.open")]
+    paths = [*find_segments(root), *find_open_segments(root)]
     lines = [line for path in sorted(paths) for block in read_blocks(path) for line in block.lines]
     for line in lines:
         assert line["usage"]["timestamp"] == line["id"], "a line has the usage of another"

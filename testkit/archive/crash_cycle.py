@@ -1,6 +1,6 @@
 """Kill archive writers at each hit of a failpoint, and check the archive.
 
-    python -m testkit.archive.crash_cycle ROOT ACKNOWLEDGED FAILPOINT
+    python -m testkit.archive.crash_cycle ROOT ACKNOWLEDGED FAILPOINT FORMAT
 
 For each hit of the failpoint in turn, until a writer ends without reaching it: prepare the folder,
 run a writer in a child that is killed there, run a second one that recovers and is killed at the
@@ -47,6 +47,15 @@ def import_modules() -> None:
     """Import the modules that a writer run uses."""
     import busyapi.archive_cli.verify  # noqa: PLC0415, F401 - after the switch is set
     import testkit.archive.builder  # noqa: F401, PLC0415
+
+
+def set_format(number: int) -> None:
+    """Write archives of this format."""
+    from busyapi.archive import open_index  # noqa: PLC0415
+    from testkit.archive import builder  # noqa: PLC0415
+
+    builder.chosen_format = number
+    open_index.WRITE_INTERVAL_BYTES = 1
 
 
 def prepare(root: Path) -> None:
@@ -155,6 +164,7 @@ def main() -> int:
     """Test every hit of one failpoint."""
     root, acknowledged, failpoint = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     import_modules()
+    set_format(int(sys.argv[4]))
     killed, hit = True, 0
     while killed:
         hit += 1

@@ -7,11 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import zstandard
 from hypothesis import strategies as st
 
 from busyapi.archive import paths
 from busyapi.ids import Seq
-from testkit.archive.builder import abandon_writer, make_batch, read_blocks, recover_writer
+from testkit.archive.builder import (
+    FRAME_MAGIC,
+    abandon_writer,
+    is_open_segment,
+    make_batch,
+    read_blocks,
+    recover_writer,
+)
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -51,12 +59,12 @@ class Archive(NamedTuple):
         return {(seq - 1) * step + self.partition + 1 for seq in range(first, last + 1)}
 
     def files(self) -> list[Path]:
-        """Return the files in the day folders."""
-        return sorted(self.folder.glob("*-*/*"))
+        """Return the files in the day folders, without indexes."""
+        return sorted(self.folder.glob("*-*/[!_]*"))
 
     def ids_of(self, path: Path) -> set[int]:
         """Return the ids that a file covers."""
-        if path.suffix == ".open":
+        if is_open_segment(path):
             return set().union(*(self.ids(block.first, block.last) for block in read_blocks(path)))
         first, last = map(int, re.findall(r"\d{16}", path.name))
         return self.ids(first, last)
@@ -123,12 +131,12 @@ def change_file(damage: Damage) -> None:
         changed = data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
     if path.name.startswith("usages"):
         ids, has_rest = find_lost_ids(archive, path, changed)
-        if path.suffix == ".open" and not has_rest:
+        if is_open_segment(path) and not has_rest:
             expected.missing |= ids
         else:
             expected.damaged |= ids
-            expected.open_damaged |= bool(ids) and path.suffix == ".open"
-        expected.finished_changed |= path.suffix != ".open"
+            expected.open_damaged |= bool(ids) and is_open_segment(path)
+        expected.finished_changed |= not is_open_segment(path)
     elif parse_record(changed) != parse_record(data):
         expected.damaged |= archive.ids_of(path)
     path.write_bytes(changed)
@@ -137,7 +145,7 @@ def change_file(damage: Damage) -> None:
 def tear_open_segment(damage: Damage) -> None:
     """Append the start of a block, as in a write that was never synced."""
     path = damage.path
-    if path.suffix == ".open":
+    if is_open_segment(path):
         data = path.read_bytes()
         block = data[list(read_blocks(path))[-1].offset :]
         path.write_bytes(data + block[: damage.draw(st.integers(1, len(block) - 1))])
@@ -167,11 +175,25 @@ def find_lost_ids(archive: Archive, path: Path, data: bytes) -> tuple[set[int], 
     """Return the ids whose blocks have changed in `data`, and whether other bytes remain."""
     before, ids, end = path.read_bytes(), set[int](), 0
     for block in read_blocks(path):
-        if data[block.offset : block.end] == before[block.offset : block.end]:
+        if _is_same_block(data[block.offset : block.end], before[block.offset : block.end]):
             end = block.end
         else:
             ids |= archive.ids(block.first, block.last)
     return ids, len(data) > end or len(data) == len(before)
+
+
+def _is_same_block(data: bytes, before: bytes) -> bool:
+    """Return whether a block has not changed. Some bits of a zstd frame mean nothing."""
+    if data == before or not before.startswith(FRAME_MAGIC) or len(data) < len(before):
+        return data == before
+    try:
+        return _decompress(data) == _decompress(before)
+    except zstandard.ZstdError:
+        return False
+
+
+def _decompress(frame: bytes) -> bytes:
+    return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
 
 
 def parse_record(data: bytes) -> object:

@@ -323,6 +323,37 @@ def test_primary_asks_for_a_handover_until_it_is_a_replica(one: Pod) -> None:
     assert (one.folder / "run" / "stopped").exists()
 
 
+def test_former_primary_stays_until_all_others_confirm(one: Pod) -> None:
+    """Each pause is the next step of a hand-over."""
+    steps = one.folder / "steps"
+    steps.mkdir()
+    record = '{"confirming": ["%s:6379", "%s:6379"], "refusal": "%s"}'
+    for number, (command, reply) in enumerate(
+        (
+            ("role", f"slave\n{ZERO}\n6379\nconnected\n10"),
+            ("get", record % (ONE, ONE, "")),
+            ("get", record % (ONE, TWO, "a Sentinel is promoting another server")),
+            ("get", record % (ONE, TWO, "")),
+        )
+    ):
+        (steps / f"{number}-{command}").write_text(f"{reply}\n")
+    sleep = one.folder / "bin" / "sleep"
+    sleep.write_text(
+        f'#!/bin/sh\nfor step in {steps}/*; do [ -e "$step" ] || exit 0\n'
+        f'mv "$step" {one.folder}/answers/{ONE}-${{step##*-}}; exit; done\n'
+    )
+    sleep.chmod(0o755)
+    one.answer(ONE, "role", f"master\n10\n{ZERO}\n6379\n10")
+    (one.folder / "clock").write_text("100\n")
+    # The record of its own time as the primary.
+    one.answer(ONE, "get", record % (ZERO, TWO, ""))
+    one.run("stop.sh")
+    assert not list(steps.iterdir())
+    calls = (one.folder / "log").read_text().splitlines()
+    assert calls.count(f"{ONE} get busyapi:{{0}}:replicas") == 4
+    assert (one.folder / "run" / "stopped").exists()
+
+
 @pytest.mark.parametrize(
     ("role", "stay"),
     [

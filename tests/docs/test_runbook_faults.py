@@ -11,6 +11,7 @@ from secrets import token_hex
 import pytest
 
 from testkit.api_client import USAGE, check_stored, send
+from testkit.archive.builder import find_open_segments, find_segments
 from testkit.docs.runbook_shell import StackShell
 from testkit.docs.runbooks import RECOVERY, Page
 from testkit.processes import Stack
@@ -85,14 +86,12 @@ def mount_wrong_volume(stack: Stack, server: Server) -> Iterator[None]:
 
 @contextmanager
 def damage_segment(stack: Stack, server: Server) -> Iterator[None]:
-    """Change a byte in the footer of the newest segment. All usages stay readable."""
+    """Append bytes to the newest segment. All usages stay readable."""
     del server
     (flusher,) = stack.flushers
     flusher.stop()
-    segment = max(stack.archive.rglob("usages-*.zst"), key=lambda path: path.name)
-    content = bytearray(segment.read_bytes())
-    content[-60] ^= 0xFF
-    segment.write_bytes(content)
+    segment = max(find_segments(stack.archive), key=lambda path: path.name)
+    segment.write_bytes(segment.read_bytes() + b"no frame")
     flusher.start()
     yield
 
@@ -264,7 +263,7 @@ def test_conflicting_file_is_moved_off_as_its_page_says(
     processes, shell = stack
     (flusher,) = processes.flushers
     flusher.stop()
-    (segment,) = processes.archive.rglob("usages-*.zst")
+    (segment,) = find_segments(processes.archive)
     good = segment.read_bytes()
     segment.write_bytes(good[:80] + bytes([good[80] ^ 0xFF]) + good[81:])  # in the first block
     flusher.spawn()
@@ -319,7 +318,7 @@ def test_open_segment_is_copied_as_its_page_says(stack: tuple[Stack, StackShell]
     number = check_stored(send(processes.port, USAGE))
     processes.wait_until_archived()
     flusher.kill9()
-    (segment,) = processes.archive.rglob("*.open")
+    (segment,) = find_open_segments(processes.archive)
     assert segment.stat().st_size % 512
     text = find_block("test_open_segment_is_copied_as_its_page_says")
     assert shell.run(text.replace("OPEN", str(segment))).failures == []

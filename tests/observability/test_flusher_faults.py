@@ -14,6 +14,7 @@ from busyapi.audit.record import encode_entry
 from busyapi.failpoints import VARIABLE
 from busyapi.stream.keys import PartitionKeys
 from testkit.api_client import USAGE, check_stored, send
+from testkit.archive.builder import find_segments
 from testkit.audit import make_entry
 from testkit.docs.runbooks import pages
 from testkit.http1 import fetch
@@ -64,9 +65,9 @@ def restart(monitored: MonitoredStack, failpoints: str) -> None:
     monitored.flusher.spawn()
 
 
-def segments(monitored: MonitoredStack) -> Iterator[Path]:
+def segments(monitored: MonitoredStack) -> list[Path]:
     """Yield the finished segments."""
-    return monitored.stack.archive.rglob("usages-*.zst")
+    return find_segments(monitored.stack.archive)
 
 
 def test_hanging_flusher_fires_alerts(monitored: MonitoredStack) -> None:

@@ -14,6 +14,7 @@ from busyapi.commit.pending import IdempotencyKey
 from busyapi.errors import BufferFull
 from busyapi.stream.entry import encode_entry
 from busyapi.stream.partition import OwnedPartition
+from testkit.archive.builder import find_segments
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
     endpoint_of,
@@ -169,7 +170,7 @@ async def test_damaged_segment_is_set_aside_and_an_operator_accepts_the_loss(
     async with stack.run() as (_, committer):
         await stack.post(committer, "a", 3)
         await stack.wait_until_archived(3)
-    (segment,) = stack.archive.rglob("usages-*.zst")
+    (segment,) = find_segments(stack.archive)
     content = bytearray(segment.read_bytes())
     content[len(content) // 3] ^= 0xFF
     segment.write_bytes(content)
@@ -192,7 +193,7 @@ async def test_good_file_replaces_what_was_recovered(stack: InProcessStack, tmp_
         for seq in (1, 2, 3):
             await stack.post(committer, "a", 1)
             await stack.wait_until_archived(seq)
-    (segment,) = stack.archive.rglob("usages-*.zst")
+    (segment,) = find_segments(stack.archive)
     good = segment.read_bytes()
     segment.write_bytes(good[:80] + bytes([good[80] ^ 0xFF]) + good[81:])  # in the first block
     async with (

@@ -16,6 +16,8 @@ from busyapi.ids import Seq
 from busyapi.stream.entry import encode_entry
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.partition import OwnedPartition
+from busyapi.strides import IdScheme
+from testkit.archive.builder import find_segments
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
     endpoint_of,
@@ -66,9 +68,12 @@ def peak_bytes(pid: int) -> int:
 def block_bytes(archive: Path) -> list[int]:
     """Return the size of each block's lines."""
     sizes = []
-    for path in sorted(archive.rglob("usages-*.zst")):
+    for path in sorted(find_segments(archive)):
         with path.open("rb") as file:
-            sizes += [read_content_size(block.data) for block in scan_blocks(file.fileno())]
+            sizes += [
+                read_content_size(block.data)
+                for block in scan_blocks(file.fileno(), IdScheme.fixed(0, 1))
+            ]
     return sizes
 
 

@@ -9,6 +9,7 @@ import pytest
 from busyapi.stream.entry import MAX_VERSION
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.partition import OwnedPartition
+from testkit.archive.builder import find_open_segments
 from testkit.archive_reader import read_archive
 from testkit.history import Outcome
 from testkit.in_process import (
@@ -48,7 +49,7 @@ async def test_second_flusher_without_flock_waits_and_changes_nothing(
     async with stack.run() as (first, committer):
         await stack.post(committer, "a", 3)
         await stack.wait_until_archived(3)
-        (segment,) = stack.archive.rglob("*.open")
+        (segment,) = find_open_segments(stack.archive)
         async with run_flusher(stack.make_flusher(), ready=False) as second:
             await poll_until(lambda: "lease" in second.not_ready_reason, "the second to wait")
             for n in range(5):
@@ -89,7 +90,7 @@ async def test_owner_that_sees_another_token_of_its_archive_starts_over(
     async with stack.run() as (first, committer):
         await stack.post(committer, "a", 3)
         await stack.wait_until_archived(3)
-        (segment,) = stack.archive.rglob("*.open")
+        (segment,) = find_open_segments(stack.archive)
         archive_id = stack.read_state()["archive_id"]
         before = segment.stat().st_ino
         stack.server.command("SET", KEYS.lease, f"{archive_id}:another", "PX", 10_000)
@@ -110,7 +111,7 @@ async def test_flusher_whose_open_segment_was_removed_publishes_nothing_of_it(
     async with stack.run() as (first, committer):
         await stack.post(committer, "a", 3)
         await stack.wait_until_archived(3)
-        (segment,) = stack.archive.rglob("*.open")
+        (segment,) = find_open_segments(stack.archive)
         segment.unlink()  # as a recovery by another process does after it has copied the file
         await stack.post(committer, "b", 3)
         await poll_until(lambda: first.not_ready_reason, "the first to notice")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from testkit.archive.builder import find_open_segments
 from testkit.history import Outcome
 from testkit.http1 import fetch
 from testkit.load import Load
@@ -100,4 +101,4 @@ def test_full_redis_refuses_and_recovers_and_an_emptied_one_jumps(
 
 
 def open_segments(archive: Path) -> list[Path]:
-    return list(archive.rglob("*.open"))
+    return find_open_segments(archive)

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from busyapi.archive.format import UsageBatch
 from busyapi.archive.paths import utc_day
 from busyapi.ids import Seq
+from testkit.archive.builder import find_segments
 from testkit.in_process import open_archive, poll_until
 from testkit.in_process_stack import InProcessStack
 from testkit.servers import Server
@@ -37,7 +38,7 @@ def logged(lines: list[Any], event: str) -> list[str]:
 
 
 def segments(stack: InProcessStack) -> list[str]:
-    return sorted(path.name for path in stack.archive.rglob("usages-*.zst"))
+    return sorted(path.name for path in find_segments(stack.archive))
 
 
 async def test_an_idle_service_logs_once_that_retention_waits_for_a_usage(

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from testkit.archive.builder import find_open_segments
 from testkit.history import Outcome
 from testkit.http1 import fetch
 from testkit.load import Load
@@ -44,7 +45,7 @@ def test_a_published_last_block_that_has_changed_is_reported_and_kept(
     post_and_archive(stack, 5)
     post_and_archive(stack, 1)
     flusher.kill9()
-    (path,) = stack.archive.rglob("*.open")
+    (path,) = find_open_segments(stack.archive)
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
@@ -71,7 +72,7 @@ def test_a_block_that_was_not_published_is_archived_again_without_a_damage_repor
     for n in range(2):
         post_and_archive(stack, 3)
         flusher.kill9()
-        (path,) = stack.archive.rglob("*.open")
+        (path,) = find_open_segments(stack.archive)
         data = path.read_bytes()
         path.write_bytes(data + data[: [100, 20][n]])
         assert run_archive(stack.archive, "verify")[0] == 0

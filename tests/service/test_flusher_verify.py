@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from testkit.api_client import USAGE, check_stored, send
+from testkit.archive.builder import find_segments
 from testkit.http1 import fetch
 from testkit.processes import Flusher, Stack
 from testkit.servers import Server
@@ -45,7 +46,7 @@ def events(flusher: Flusher, name: str) -> list[dict[str, Any]]:
 
 def find_segment(archive: Path) -> Path:
     """Return the first finished segment."""
-    return min(archive.rglob("usages-*.zst"))
+    return min(find_segments(archive))
 
 
 def is_gone(pid: int) -> bool:
@@ -57,7 +58,7 @@ def test_changed_byte_is_found_while_the_flusher_archives(valkey: Server, stacks
     stack = stacks(valkey, apis=1, settings=OFTEN)
     (flusher,) = stack.flushers
     post(stack)
-    wait_until(lambda: list(stack.archive.rglob("usages-*.zst")), "a segment", seconds=30)
+    wait_until(lambda: list(find_segments(stack.archive)), "a segment", seconds=30)
     wait_verified(flusher)
     assert flusher.read_metric(PROBLEMS) == 0
     assert events(flusher, "archive_verified")[-1]["usages"] > 0

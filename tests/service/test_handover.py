@@ -15,7 +15,7 @@ from busyapi.errors import RedisUnavailable
 from busyapi.flusher.handover import Handover
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.replica_store import ReplicaStore
-from busyapi.stream.sentinel import Start
+from busyapi.stream.sentinel_failover import Start
 from testkit.in_process import (
     CommitterHarness,
     endpoint_of,

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from busyapi.archive.holders import Holders, read_holders, write_holders
 from busyapi.stream.cluster import list_replicas
-from busyapi.stream.sentinel import SentinelPrimary, start_failover
+from busyapi.stream.sentinel import SentinelPrimary
+from busyapi.stream.sentinel_failover import start_failover
 from busyapi.stream.sentinel_view import read_view
 from testkit.in_process import (
     endpoint_of,

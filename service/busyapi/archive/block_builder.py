@@ -34,7 +34,7 @@ class AppendStats(NamedTuple):
     sync_seconds: float
 
 
-def build_block(batches: Sequence[UsageBatch], partition: int, partitions: int) -> BuiltBlock:
+def build_block(batches: Sequence[UsageBatch], partition: int, stride: int) -> BuiltBlock:
     """Build one block from batches that follow each other.
 
     Raises:
@@ -42,13 +42,13 @@ def build_block(batches: Sequence[UsageBatch], partition: int, partitions: int) 
     """
     _check_batches(batches)
     first, last = batches[0].first, batches[-1].last
-    lines = render_lines(batches, partition, partitions)
+    lines = render_lines(batches, partition, stride)
     if lines.count(b"\n") != last - first + 1:
         raise ValueError(f"a usage of seqs {first} to {last} contains a newline")
     data = compress(lines)
     times = [batch.received_ms for batch in batches]
     header = BlockHeader(
-        partition, partitions, first, last, min(times), max(times), len(data), crc32(data)
+        partition, stride, first, last, min(times), max(times), len(data), crc32(data)
     )
     return BuiltBlock(header, data, len(lines))
 

@@ -1,5 +1,7 @@
 """Compression of lines to one zstd frame, and back. Only this module uses zstandard."""
 
+from typing import NamedTuple
+
 import zstandard
 
 from busyapi.errors import ArchiveDamaged
@@ -22,6 +24,41 @@ def decompress(frame: bytes) -> bytes:
     """
     try:
         return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise ArchiveDamaged(f"zstd: {error}") from error
+
+
+class FrameParameters(NamedTuple):
+    """What the header of a frame states."""
+
+    header_bytes: int
+    content_bytes: int
+    has_checksum: bool
+    needs_dictionary: bool
+
+
+def parse_frame_header(head: bytes) -> FrameParameters:
+    """Parse the first bytes of a frame.
+
+    Raises:
+        ArchiveDamaged: they are not the header of a frame, or not all of it.
+    """
+    try:
+        stated = zstandard.get_frame_parameters(head)
+        size = zstandard.frame_header_size(head)
+    except zstandard.ZstdError as error:
+        raise ArchiveDamaged(f"zstd: {error}") from error
+    return FrameParameters(size, stated.content_size, stated.has_checksum, stated.dict_id != 0)
+
+
+def decompress_beginning(data: bytes) -> bytes:
+    """Return the content of the beginning of a frame.
+
+    Raises:
+        ArchiveDamaged: the bytes are not the beginning of a frame.
+    """
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     except zstandard.ZstdError as error:
         raise ArchiveDamaged(f"zstd: {error}") from error
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from busyapi.archive.format_version import NEWEST_FORMAT
 from busyapi.archive.paths import partition_folder
 
 
@@ -20,6 +21,8 @@ class ArchiveConfig(NamedTuple):
     """A segment this many seconds old is finished. At midnight UTC every segment is finished."""
     retention_days: int
     """Days after which files are deleted; 0 keeps all files."""
+    format: int = NEWEST_FORMAT
+    """The format of new segments, unless the archive already has a later one."""
 
     @property
     def folder(self) -> Path:

@@ -46,7 +46,9 @@ def open_folder(config: ArchiveConfig, lock: FolderLock | None) -> OpenedFolder:
             make_folder(folder)
             lock = FolderLock(folder)
         try:
-            current = identity.claim_identity(folder, partition, config.partitions, config.bound)
+            current = identity.claim_identity(
+                folder, partition, config.partitions, config.bound, config.format
+            )
             try:
                 recovery = _recover(folder, current)
             except ArchiveFull:

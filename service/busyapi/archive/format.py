@@ -1,8 +1,10 @@
-"""The bytes of a segment. Only this module encodes and decodes them; FORMAT.md describes them.
+"""The lines and blocks of a segment, and the bytes of format 1. FORMAT.md describes them.
 
-    block header | zstd frame | block header | zstd frame | … | footer
+    format 1    block header | zstd frame | block header | zstd frame | … | footer
+    format 2    zstd frame | zstd frame | …         and an index in a file of its own
 
-Headers and footer are skippable frames: every zstd reader skips them.
+Headers and footer are skippable frames, which not every zstd reader skips. `frames` and
+`index_file` have the bytes of format 2.
 """
 
 import struct
@@ -50,10 +52,10 @@ class UsageBatch(NamedTuple):
 
 
 class BlockHeader(NamedTuple):
-    """A block header, which describes the zstd frame that follows it."""
+    """A description of a zstd frame. In format 1 it is stored before the frame."""
 
     partition: int
-    partitions: int
+    stride: int
     first: Seq
     last: Seq
     earliest_ms: int
@@ -64,14 +66,16 @@ class BlockHeader(NamedTuple):
     """CRC-32 of the zstd frame."""
 
     @property
-    def size(self) -> int:
-        """Bytes of header and frame."""
-        return BLOCK_SIZE + self.length
+    def owner(self) -> tuple[int, int]:
+        """The partition and the stride, which `IdScheme.owner_at` returns for its seqs."""
+        return self.partition, self.stride
 
 
 class IndexEntry(NamedTuple):
     """The offset of a block in its segment, and what it holds."""
 
+    position: int
+    """The number of the block in its segment, from 0."""
     offset: int
     first: Seq
     last: Seq
@@ -90,7 +94,7 @@ class SegmentIndex:
 
     def __getitem__(self, at: int) -> IndexEntry:
         offset, first, last, earliest, latest = _ENTRY.unpack_from(self.packed, at * _ENTRY.size)
-        return IndexEntry(offset, Seq(first), Seq(last), earliest, latest)
+        return IndexEntry(at, offset, Seq(first), Seq(last), earliest, latest)
 
     def __iter__(self) -> Iterator[IndexEntry]:
         return (self[at] for at in range(len(self)))
@@ -107,11 +111,11 @@ class SegmentIndex:
         return self[at] if at >= 0 and seq <= self[at].last else None
 
 
-class Footer(NamedTuple):
-    """The footer at the end of a finished segment."""
+class SegmentSummary(NamedTuple):
+    """What a finished segment holds: the footer of format 1, the index file of format 2."""
 
     partition: int
-    partitions: int
+    stride: int
     first: Seq
     last: Seq
     usages: int
@@ -119,18 +123,27 @@ class Footer(NamedTuple):
     """Bytes of all lines, uncompressed."""
     block_index: SegmentIndex
     offset: int
-    """The offset of the footer, which is the end of the last block."""
+    """The end of the last block. In format 1 the footer is there, in format 2 the file ends."""
     sha256: bytes
+    """Of the file up to the digest itself; in format 2 of the whole file."""
+    format: int = 1
+
+    def end_of(self, entry: IndexEntry) -> int:
+        """Return the end of a block."""
+        following = entry.position + 1
+        if following < len(self.block_index):
+            return self.block_index[following].offset
+        return self.offset
 
 
-def render_lines(batches: Sequence[UsageBatch], partition: int, partitions: int) -> bytes:
+def render_lines(batches: Sequence[UsageBatch], partition: int, stride: int) -> bytes:
     """Render the lines of batches whose seqs follow each other."""
     lines: list[bytes] = []
     for batch in batches:
         received_at = format_received_at(batch.received_ms).encode()
         line = b'{"id":%%d,"receivedAt":"%b","usage":%%b}\n' % received_at
-        start = make_usage_id(batch.first, partition, partitions)
-        ids = range(start, start + len(batch.usages) * partitions, partitions)
+        start = make_usage_id(batch.first, partition, stride)
+        ids = range(start, start + len(batch.usages) * stride, stride)
         lines += [line % pair for pair in zip(ids, batch.usages, strict=True)]
     return b"".join(lines)
 
@@ -160,7 +173,7 @@ def footer_length(block_count: int) -> int:
     return _FOOTER.size + block_count * _ENTRY.size + _CRC.size + TRAILER_SIZE
 
 
-def encode_footer(footer: Footer) -> bytes:
+def encode_footer(footer: SegmentSummary) -> bytes:
     """Encode a footer up to its SHA-256, which covers these bytes too."""
     block_count = len(footer.block_index)
     size = footer_length(block_count) - _PREFIX
@@ -182,16 +195,14 @@ def parse_footer_size(tail: bytes) -> int | None:
     return int(size) if magic == MAGIC else None
 
 
-def decode_footer(raw: bytes, offset: int) -> Footer | None:
+def decode_footer(raw: bytes, offset: int) -> SegmentSummary | None:
     """Decode a footer that was read at this offset; return None if it is not a valid one."""
     body = len(raw) - TRAILER_SIZE - _CRC.size
     if body < _FOOTER.size or _CRC.unpack_from(raw, body)[0] != crc32(raw[:body]):
         return None
-    frame, size, magic, p, partitions, first, last, usages, lines, entries = _FOOTER.unpack_from(
-        raw
-    )
+    frame, size, magic, p, stride, first, last, usages, lines, entries = _FOOTER.unpack_from(raw)
     index = SegmentIndex(raw[_FOOTER.size : body])
     if (frame, size + _PREFIX, magic) != (_FOOTER_MAGIC, len(raw), MAGIC) or len(index) != entries:
         return None
     sha256 = raw[body + _CRC.size :][:SHA_SIZE]
-    return Footer(p, partitions, first, last, usages, lines, index, offset, sha256)
+    return SegmentSummary(p, stride, first, last, usages, lines, index, offset, sha256)

@@ -1,4 +1,4 @@
-"""Detection of files of another format version: unknown is not damaged.
+"""Detection of files of a later format version: unknown is not damaged.
 
 A file that a later version wrote is never set aside, salvaged or truncated. The caller stops, and
 the error says which busyapi is needed. If only the version byte is damaged, the rest of the file
@@ -10,10 +10,12 @@ from importlib.metadata import version
 from typing import Any
 
 from busyapi.archive.format import BLOCK_SIZE, MAGIC, decode_block_header
-from busyapi.archive.reader import scan_blocks
+from busyapi.archive.reader import scan_headers
 from busyapi.errors import UnknownVersion
 
 _WORD, _VERSION = MAGIC[:-1], MAGIC[-1]
+NEWEST_FORMAT = 2
+"""Segments of format 2 have no version of their own: partition.json has it."""
 _CHUNK_BYTES = 1 << 20
 _MAGIC_OFFSET = 8
 """After the magic and length of the skippable frame that a segment begins with."""
@@ -36,7 +38,7 @@ def require_known_version(fd: int, name: str) -> None:
     if (
         decode_block_header(as_current) is None
         and tail != MAGIC
-        and next(scan_blocks(fd), None) is None
+        and next(scan_headers(fd), None) is None
     ):
         raise unknown_version(name, head[at])
 
@@ -62,13 +64,13 @@ def require_known_format(content: Any, name: str) -> None:
         UnknownVersion: it is; the message names the file.
     """
     number = content.get("format") if isinstance(content, dict) else None
-    if type(number) is int and number > _VERSION:
+    if type(number) is int and number > NEWEST_FORMAT:
         raise unknown_version(name, number)
 
 
-def unknown_version(name: str, number: int, known: int = _VERSION) -> UnknownVersion:
+def unknown_version(name: str, number: int) -> UnknownVersion:
     """Return the error for a file of this format number."""
     return UnknownVersion(
-        f"{name} is of format {number}, and busyapi {version('busyapi')} reads format {known}"
-        " only: start the busyapi that wrote it, or a later one. Nothing was changed"
+        f"{name} is of format {number}, and busyapi {version('busyapi')} reads formats 1 to"
+        f" {NEWEST_FORMAT}: start the busyapi that wrote it, or a later one. Nothing was changed"
     )

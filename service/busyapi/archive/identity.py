@@ -9,15 +9,15 @@ from typing import Any, BinaryIO, NamedTuple
 from busyapi.archive import disk_reserve, high_water, paths
 from busyapi.archive.checksum import MEMBER, add_checksum, has_valid_checksum
 from busyapi.archive.file_birth import matches_birth, read_birth
-from busyapi.archive.format_version import unknown_version
+from busyapi.archive.format_version import NEWEST_FORMAT, require_known_format
 from busyapi.archive.fsync import translate_full_volume, write_small_file
 from busyapi.errors import ArchiveDamaged, ArchiveFull, PartitionMismatch
 from busyapi.ids import Seq, UsageId
-from busyapi.strides import Strides
+from busyapi.strides import IdScheme, Strides
 
-FORMAT_VERSION = 1
-STRIDES_VERSION = 2
-"""The format of a partition.json with strides: a reader without them would compute wrong ids."""
+KNOWN_FORMATS = range(1, NEWEST_FORMAT + 1)
+STRIDES_FORMAT = 2
+"""The least format of a partition.json with strides: 0.2.0 would compute wrong ids."""
 LEGACY_PREFIX = "busyapi"
 """The key prefix of 0.2.0, which does not record it and drops one that is recorded."""
 
@@ -43,6 +43,14 @@ class Identity(NamedTuple):
     """The file is a copy: usages that the original archived later are not in this archive."""
     prefix: str = ""
     """The prefix of the Redis keys under which it was seeded; empty before that."""
+    format: int = NEWEST_FORMAT
+    """The format of new segments. No segment is of a later one: 0.2.0, which reads format 1 only,
+    refuses the whole archive instead of taking its segments for damaged ones."""
+
+    @property
+    def ids(self) -> IdScheme:
+        """How its seqs become ids."""
+        return IdScheme(self.partition, self.strides)
 
     @property
     def is_new(self) -> bool:
@@ -51,21 +59,24 @@ class Identity(NamedTuple):
 
     def id_of(self, seq: int) -> UsageId:
         """Return the id of a seq."""
-        return self.strides.id_of(seq, self.partition)
+        return self.ids.id_of(seq)
 
     def find_seq(self, usage_id: int) -> Seq | None:
         """Return the seq of an id, None if the id is not of this partition."""
-        return self.strides.find_seq(usage_id, self.partition)
+        return self.ids.find_seq(usage_id)
 
     def owner_at(self, seq: int) -> tuple[int, int]:
-        """Return what block headers and footers say: the partition, and the stride of a seq."""
-        return self.partition, self.strides.at(seq)
+        """Return what segments say of their owner: the partition, and the stride of a seq."""
+        return self.ids.owner_at(seq)
 
 
-def claim_identity(folder: Path, partition: int, partitions: int, bound: int) -> Identity:
-    """Read the identity, or create one in a folder without files; raise its bound if necessary.
+def claim_identity(
+    folder: Path, partition: int, partitions: int, bound: int, newest: int = NEWEST_FORMAT
+) -> Identity:
+    """Read the identity, or create one in a folder without files; raise bound and format.
 
-    The bound is on disk when this returns, before any id is issued under it.
+    Both are on disk when this returns, before any id is issued under the bound, and before any
+    segment of the format exists.
 
     Raises:
         PartitionMismatch: as `require_partition`, or the partition does not exist.
@@ -83,11 +94,23 @@ def claim_identity(folder: Path, partition: int, partitions: int, bound: int) ->
                 f" {folder}: mount its volume, or do not start its flusher"
             )
         current = write_identity(
-            folder, Identity(token_hex(16), partition, Strides.fixed(partitions), bound, Seq(1))
+            folder,
+            Identity(
+                token_hex(16),
+                partition,
+                Strides.fixed(partitions),
+                bound,
+                Seq(1),
+                format=newest,
+            ),
         )
     require_partition(current, folder, partition, partitions)
     if bound > current.bound:
         current = write_identity(folder, current._replace(bound=bound))
+    if newest > current.format:
+        # On a full volume the writer stays with the old format: deleting must not need space.
+        with suppress(ArchiveFull):
+            current = write_identity(folder, current._replace(format=newest))
     if not current.file_birth:
         # 0.2.0 wrote the file. On a full volume it stays as it is, and a copy is not recognized.
         with suppress(ArchiveFull):
@@ -127,20 +150,19 @@ def read_identity(folder: Path) -> Identity | None:
             members = _parse_file(file)
             home = str(members.get("home", ""))
             is_copy = bool(home) and not matches_birth(home, file.fileno())
-        number = members.get("format")
-        if type(number) is int and number > STRIDES_VERSION:
-            raise unknown_version(str(path), number, STRIDES_VERSION)
+        require_known_format(members, str(path))
         if not has_valid_checksum(members):
             raise ArchiveDamaged(
                 f"{path}: its checksum does not match. If you edited the file, remove {MEMBER}"
             )
-        if number not in {FORMAT_VERSION, STRIDES_VERSION}:
-            raise ArchiveDamaged(f"{path} is of format {number}, not {FORMAT_VERSION}")
+        number = members["format"]
+        if type(number) is not int or number not in KNOWN_FORMATS:
+            raise ArchiveDamaged(f"{path} is of format {number}, which never existed")
         numbers = [members[name] for name in ("partition", "partitions", "bound", "keptFrom")]
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ArchiveDamaged(f"{path} cannot be read: its numbers must be integers from 0")
         partition, partitions, bound, kept_from = numbers
-        strides = members.get("strides") if number == STRIDES_VERSION else None
+        strides = members.get("strides") if number >= STRIDES_FORMAT else None
         return Identity(
             str(members["archive"]),
             partition,
@@ -152,6 +174,7 @@ def read_identity(folder: Path) -> Identity | None:
             home,
             is_copy,
             str(members.get("prefix", LEGACY_PREFIX if members["seeded"] else "")),
+            number,
         )
     except FileNotFoundError:
         return None
@@ -171,7 +194,8 @@ def _parse_file(file: BinaryIO) -> Any:
 def write_identity(folder: Path, identity: Identity) -> Identity:
     """Replace the identity on disk; return it with the birth of the new file.
 
-    A copy stays recognizable: while `is_copy` is true, it keeps the birth of the original.
+    Strides that have changed raise its format. A copy stays recognizable: while `is_copy` is true,
+    it keeps the birth of the original.
 
     On a full volume this releases the reserve, or changes the members that the file has in place:
     deleting expired files must not need space.
@@ -180,6 +204,8 @@ def write_identity(folder: Path, identity: Identity) -> Identity:
         ArchiveFull: the previous identity is still on disk.
         FsyncFailed: what the disk holds is unknown.
     """
+    if not identity.strides.is_fixed:
+        identity = identity._replace(format=max(identity.format, STRIDES_FORMAT))
     path = folder / paths.IDENTITY_NAME
     home = identity.file_birth
 
@@ -211,7 +237,7 @@ def _make_members(identity: Identity) -> dict[str, Any]:
     strides = identity.strides
     more = {} if strides.is_fixed else {"strides": strides.encode()}
     return {
-        "format": STRIDES_VERSION if more else FORMAT_VERSION,
+        "format": identity.format,
         "archive": identity.archive_id,
         "partition": identity.partition,
         "partitions": strides.base,

@@ -1,7 +1,8 @@
 """Lookup of one archived line while the writer continues.
 
 The work is bounded, whatever the size of the archive: one bisection of the list of files, one
-footer (the last few stay in memory), and one block.
+index or footer (the last few stay in memory), and one block. Only a segment whose index is missing
+is read completely, once.
 """
 
 import errno
@@ -11,23 +12,40 @@ from bisect import bisect_right
 from functools import lru_cache
 from pathlib import Path
 
-from busyapi.archive.format import Footer
+from busyapi.archive.format import SegmentSummary
 from busyapi.archive.format_version import require_known_version
+from busyapi.archive.identity import Identity
 from busyapi.archive.paths import ArchiveFile, FileKind
-from busyapi.archive.reader import Block, read_footer, require_block_at
+from busyapi.archive.reader import (
+    Block,
+    read_format,
+    read_indexed_block,
+    read_summary,
+    scan_blocks,
+)
 from busyapi.archive.segment import Segment
+from busyapi.archive.segment_state import summarize_blocks
 from busyapi.errors import ArchiveDamaged, UsageExpired
 from busyapi.ids import Seq
 
-FOOTER_CACHE_SIZE = 8
-"""Footers in memory. Each has at most 3 MiB, and most have far less."""
+SUMMARY_CACHE_SIZE = 8
+"""Indexes and footers in memory. Each has at most 3 MiB, and most have far less."""
+_TRIES = 3
+
+
+class _FileReplaced(Exception):
+    """`busyapi archive upgrade` replaced the file between two opens."""
 
 
 class ArchiveLookup:
     """The readable part of a partition: its files, and the accepted blocks of the open segment."""
 
     def __init__(
-        self, folder: Path, files: list[ArchiveFile], kept_from: Seq, damage_reports: list[str]
+        self,
+        folder: Path,
+        files: list[ArchiveFile],
+        identity: Identity,
+        damage_reports: list[str],
     ) -> None:
         self.lock = threading.Lock()
         """Guards the next three attributes, and the index and descriptor of the open segment: a
@@ -35,12 +53,14 @@ class ArchiveLookup:
         block is read, never during a sync."""
         self.files = files
         self.segment: Segment | None = None
-        self.kept_from = kept_from
+        self.kept_from = identity.kept_from
         self.unreadable: set[Seq] = set()
         """The first seq of each file that could not be read."""
         self._damage_reports = damage_reports
+        self.ids = identity.ids
+        """How seqs become ids; another object after the stride has changed."""
         self._folder = folder
-        self._footer = lru_cache(maxsize=FOOTER_CACHE_SIZE)(self._read_footer)
+        self._summary = lru_cache(maxsize=SUMMARY_CACHE_SIZE)(self._read_summary)
 
     def set_open_segment(self, segment: Segment) -> None:
         """Set a new open segment."""
@@ -116,26 +136,55 @@ class ArchiveLookup:
         return self.files[at] if at >= 0 and seq <= self.files[at].last else None
 
     def _read_block(self, file: ArchiveFile, seq: Seq) -> Block | None:
-        try:
-            entry = self._footer(file).block_index.find(seq)
-            fd = os.open(self._folder / file.path, os.O_RDONLY)
-        except FileNotFoundError:
-            if seq < self.kept_from:  # retention has deleted it meanwhile
-                raise UsageExpired from None
-            raise ArchiveDamaged(f"{file.path} does not exist any more") from None
-        try:
-            return require_block_at(fd, entry.offset, file.path) if entry else None
-        finally:
-            os.close(fd)
+        for _ in range(_TRIES):
+            try:
+                fd = os.open(self._folder / file.path, os.O_RDONLY)
+            except FileNotFoundError:
+                if seq < self.kept_from:  # retention has deleted it meanwhile
+                    raise UsageExpired from None
+                raise ArchiveDamaged(f"{file.path} does not exist any more") from None
+            try:
+                return self._read_from(fd, file, seq)
+            except _FileReplaced:
+                continue
+            finally:
+                os.close(fd)
+        raise ArchiveDamaged(f"{file.path} was replaced again and again")
 
-    def _read_footer(self, file: ArchiveFile) -> Footer:
+    def _read_from(self, fd: int, file: ArchiveFile, seq: Seq) -> Block | None:
+        summary = self._summary(file, os.fstat(fd).st_ino)
+        if summary is None:  # a part of the file is damaged, perhaps another one
+            blocks = (block for block in scan_blocks(fd, self.ids) if _holds(block, seq))
+            block = next(blocks, None)
+        else:
+            entry = summary.block_index.find(seq)
+            if entry is None:
+                return None
+            block = read_indexed_block(fd, summary, entry)
+        if block is None:
+            raise ArchiveDamaged(f"{file.path}: the block of seq {seq} is damaged")
+        return block
+
+    def _read_summary(self, file: ArchiveFile, inode: int) -> SegmentSummary | None:
+        """Read the summary of a segment; None if it is of format 2 and damaged.
+
+        The inode distinguishes a file from the one that replaced it.
+        """
         fd = os.open(self._folder / file.path, os.O_RDONLY)
         try:
-            footer = read_footer(fd)
-            if footer is None:
+            if os.fstat(fd).st_ino != inode:
+                raise _FileReplaced
+            summary = read_summary(fd, self._folder, file)
+            if summary is None and read_format(fd) > 1:
+                return summarize_blocks(fd, file, self.ids)
+            if summary is None:
                 require_known_version(fd, file.path)
         finally:
             os.close(fd)
-        if footer is None:
+        if summary is None:
             raise ArchiveDamaged(f"{file.path}: its footer is damaged")
-        return footer
+        return summary
+
+
+def _holds(block: Block, seq: Seq) -> bool:
+    return block.header.first <= seq <= block.header.last

@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 from busyapi.archive import paths
 from busyapi.archive.format_version import require_known_format
 from busyapi.archive.fsync import make_folder, write_small_file
-from busyapi.archive.identity import FORMAT_VERSION, Identity
+from busyapi.archive.identity import Identity
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange
 from busyapi.errors import ArchiveDamaged
+
+MARKER_FORMAT = 1
+"""The format of gap records and quarantine files, which is the same in archives of format 2."""
 
 
 class GapRecord(NamedTuple):
@@ -74,7 +77,7 @@ def read_quarantine(folder: Path, file: ArchiveFile, identity: Identity) -> Quar
 
 def _make_header(identity: Identity, span: SeqRange, why: str) -> dict[str, Any]:
     return {
-        "format": FORMAT_VERSION,
+        "format": MARKER_FORMAT,
         "partition": identity.partition,
         "partitions": identity.strides.at(span.first),
         "from": span.first,

@@ -8,7 +8,10 @@
                accepted-primary.json                                what an operator accepts
                .reserve                                             space for deletions, no data
                2026-11-23/usages-p00-<first>-<last>.ndjson.zst      a finished segment
-                          usages-p00-<first>.ndjson.zst.open        the open segment
+                          _usages-p00-<first>-<last>.index          its index (format 2)
+                          usages-p00-<first>-open.ndjson.zst        the open segment (format 2)
+                          _usages-p00-<first>-open.index            its index
+                          usages-p00-<first>.ndjson.zst.open        the open segment (format 1)
                           gap-p00-<from>-<to>.json                  seqs that were skipped
                           quarantine-p00-<first>-<last>.bin         an unreadable entry
                           usages-p00-<first>-<last>.ndjson.zst.damaged   set aside, never deleted
@@ -77,7 +80,7 @@ class ArchiveFile(NamedTuple):
 _PARTITION = re.compile(r"p(\d{2,})")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _FILE = re.compile(
-    r"(usages|gap|quarantine)-p(\d{2,})-(\d{16})(?:-(\d{16}))?(\.[a-z.]+)"
+    r"(usages|gap|quarantine)-p(\d{2,})-(\d{16})(?:-(\d{16}|open))?(\.[a-z.]+)"
     r"(?:(?:(?<=damaged)|(?<=torn))\d+)?"
 )
 _KINDS = {
@@ -88,6 +91,7 @@ _KINDS = {
     ("gap", ".json"): FileKind.GAP,
     ("quarantine", ".bin"): FileKind.QUARANTINE,
 }
+_INDEX = re.compile(r"_usages-p(\d{2,})-(\d{16})-(\d{16}|open)\.index")
 _ENDS = {kind: (stem, end) for (stem, end), kind in _KINDS.items()}
 
 
@@ -118,12 +122,40 @@ def name_file(
     return ArchiveFile(first, last, kind, f"{day}/{stem}-p{partition:02d}-{first:016d}{to}{end}")
 
 
+def name_open_segment(day: str, partition: int, first: Seq) -> ArchiveFile:
+    """Return an open segment of format 2, whose name matches the pattern of finished ones.
+
+    Recovery gives it the name of format 1 first, which does not: so no reader finds its usages
+    twice, in it and in the copy.
+    """
+    path = f"{day}/usages-p{partition:02d}-{first:016d}-open.ndjson.zst"
+    return ArchiveFile(first, UNKNOWN_SEQ, FileKind.OPEN, path)
+
+
+def index_path(file: ArchiveFile) -> str:
+    """Return the path of a segment's index, relative to the partition's folder.
+
+    That of an open segment is the same under both of its names.
+    """
+    day, _, name = file.path.partition("/")
+    stem = name.partition(".")[0]
+    if file.kind is FileKind.OPEN:
+        stem = f"{stem.removesuffix('-open')}-open"
+    return f"{day}/_{stem}.index"
+
+
 def parse_file_name(day: str, name: str, partition: int) -> ArchiveFile | None:
     """Parse a file's name; return None if it is not a file of this partition."""
     match = _FILE.fullmatch(name)
     if not match or int(match[2]) != partition:
         return None
     kind = _KINDS.get((match[1], match[5]))
+    if match[4] == "open":
+        return (
+            name_open_segment(day, partition, Seq(int(match[3])))
+            if kind is FileKind.SEGMENT
+            else None
+        )
     if kind is None or (kind is FileKind.OPEN) != (match[4] is None):
         return None
     first, last = Seq(int(match[3])), Seq(int(match[4] or 0))
@@ -137,17 +169,21 @@ class FolderListing(NamedTuple):
     """The files of the archive, ordered by seq."""
     other_paths: list[str]
     """day/name of every other file: temporary and unknown files."""
+    index_paths: list[str]
+    """day/name of every index."""
 
 
 def list_files(folder: Path, partition: int) -> FolderListing:
     """List a partition's files by their names, without opening them."""
-    files, others = [], []
+    files, others, indexes = [], [], []
     for day, name in _scan_names(folder):
         if file := parse_file_name(day, name, partition):
             files.append(file)
+        elif (match := _INDEX.fullmatch(name)) and int(match[1]) == partition:
+            indexes.append(f"{day}/{name}")
         else:
             others.append(f"{day}/{name}")
-    return FolderListing(sorted(files), others)
+    return FolderListing(sorted(files), others, indexes)
 
 
 def _scan_names(folder: Path) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,8 @@
       damaged, or shorter than  set aside; published usages are missing
         the high-water mark
     file set aside            its complete blocks go into new segments; between them are holes
+    index                     rebuilt if it does not match its segment; removed without one, or if
+                              its segment was open
 
 Recovery never appends to an open file: after a failed fsync the page cache may differ from the
 disk, so only a new file with its own fsync is known to be on disk. A hole stays until an operator
@@ -21,7 +23,7 @@ segments only the names are read.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,18 +32,14 @@ from busyapi.archive.compression import read_content_size
 from busyapi.archive.format_version import require_known_version
 from busyapi.archive.fsync import rename_file, sync_folder
 from busyapi.archive.identity import Identity
+from busyapi.archive.index_file import replace_index
+from busyapi.archive.open_index import read_open_index
 from busyapi.archive.open_segment import OpenSegmentScan, scan_open_segment
 from busyapi.archive.paths import TEMPORARY_SUFFIX, ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange, find_holes, find_overlaps
-from busyapi.archive.reader import (
-    Block,
-    matches_file,
-    read_footer,
-    require_block_at,
-    scan_blocks,
-    verify_sha256,
-)
+from busyapi.archive.reader import Block, read_block_again, scan_blocks
 from busyapi.archive.segment import Segment
+from busyapi.archive.segment_state import inspect_segment
 from busyapi.errors import ArchiveDamaged
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
@@ -62,6 +60,7 @@ class Recovery:
         self.high_water = high_water
         """The high-water mark: all seqs up to it were on disk once."""
         self._doubtful: list[ArchiveFile] = []
+        self._index_paths: list[str] = []
         self._folder = folder
         self._identity = identity
 
@@ -79,7 +78,7 @@ class Recovery:
         for file, scan in scans:
             self._finish_open_segment(file, scan)
         for file in self._files_of(FileKind.DAMAGED):
-            self._salvage(file, file.last)
+            self._salvage(file)
         for one, other in find_overlaps(self.files):
             raise ArchiveDamaged(
                 f"{one.path} and {other.path} in {self._folder} hold the same seqs. If you restored"
@@ -87,12 +86,17 @@ class Recovery:
                 " runbook of BusyapiFlusherHalted says (Fix, step 3)"
             )
         self._delete_archived_doubtful()
+        self._delete_stray_indexes()
         return self.files
 
     def _list_files(self) -> None:
-        files, others = paths.list_files(self._folder, self._identity.partition)
+        files, others, self._index_paths = paths.list_files(self._folder, self._identity.partition)
         self._doubtful = [file for file in files if file.kind is FileKind.DOUBTFUL]
-        self.files = [file for file in files if file.kind is not FileKind.DOUBTFUL]
+        self.files = sorted(
+            self._hide(file) if file.kind is FileKind.OPEN else file
+            for file in files
+            if file.kind is not FileKind.DOUBTFUL
+        )
         for path in others:
             if path.endswith(TEMPORARY_SUFFIX):
                 (self._folder / path).unlink()
@@ -101,6 +105,18 @@ class Recovery:
         newest = [*self.files[-CHECKED_SEGMENTS:], *self._files_of(FileKind.OPEN)]
         for day in {file.day for file in newest}:
             sync_folder(self._folder / day)
+
+    def _hide(self, file: ArchiveFile) -> ArchiveFile:
+        """Rename an open segment, so that it does not match the pattern of finished ones.
+
+        Otherwise a reader of this pattern would find its usages twice, here and in the copy.
+        """
+        hidden = paths.name_file(FileKind.OPEN, file.day, self._identity.partition, file.first)
+        if hidden.path == file.path or (self._folder / hidden.path).exists():
+            return file
+        failpoint("archive-recover-hide")
+        (self._folder / file.path).rename(self._folder / hidden.path)
+        return hidden
 
     def _files_of(self, kind: FileKind) -> list[ArchiveFile]:
         return [file for file in self.files if file.kind is kind]
@@ -139,20 +155,24 @@ class Recovery:
         return True
 
     def _is_intact(self, file: ArchiveFile) -> bool:
-        """Return whether a finished segment is as its writer left it."""
+        """Return whether a finished segment is as its writer left it; repair its index."""
         with self._open_file(file) as fd:
-            footer = read_footer(fd)
-            return (
-                footer is not None
-                and matches_file(footer, file, self._identity.owner_at(file.first))
-                and verify_sha256(fd, footer)
-            )
+            state = inspect_segment(fd, self._folder, file, self._identity.ids)
+        if state.problem:
+            self.damage_reports.append(f"{self._folder / file.path} {state.problem}")
+        if state.new_index:
+            with suppress(OSError):  # on a full volume lookups do without it
+                replace_index(self._folder, file, state.new_index)
+        return state.is_readable
 
     def _copy_blocks(self, file: ArchiveFile) -> OpenSegmentScan:
         """Copy the complete blocks of an open segment that no finished file holds."""
+        ids = self._identity.ids
+        known = read_open_index(self._folder / paths.index_path(file))
         with self._open_file(file) as fd:
-            scan = scan_open_segment(fd)
-        self._salvage(file._replace(first=scan.first_seq(file.first)), scan.last_seq(Seq(0)))
+            scan = scan_open_segment(fd, file.first, ids, known)
+            missing = self._list_missing(scan.first_seq(file.first), scan.last_seq(Seq(0)))
+            self._copy_missing(fd, file.day, scan.blocks, missing)
         return scan
 
     def _finish_open_segment(self, file: ArchiveFile, scan: OpenSegmentScan) -> None:
@@ -172,30 +192,36 @@ class Recovery:
             self._keep_doubtful(file, scan, Seq(last + 1))
 
     def _is_own_block(self, block: Block) -> bool:
-        owner = (block.header.partition, block.header.partitions)
-        return owner == self._identity.owner_at(block.header.first)
+        return block.header.owner == self._identity.owner_at(block.header.first)
 
-    def _salvage(self, file: ArchiveFile, last: Seq) -> None:
-        """Copy the complete blocks that fill holes into finished segments, one for each run."""
-        missing = list(find_holes(self.files, max(file.first, self._identity.kept_from), last))
-        if not missing:
-            return
-        with self._open_file(file) as fd:
-            runs: list[list[Block]] = []
-            for block in scan_blocks(fd):
-                if self._is_own_block(block) and _fills(block, missing):
-                    if not runs or block.header.first != runs[-1][-1].header.last + 1:
-                        runs.append([])
-                    runs[-1].append(block._replace(data=b""))
-            for run in runs:
-                self._copy_run(fd, file.day, run)
+    def _salvage(self, file: ArchiveFile) -> None:
+        """Copy the complete blocks of a file set aside that no finished file holds."""
+        if missing := self._list_missing(file.first, file.last):
+            with self._open_file(file) as fd:
+                self._copy_missing(fd, file.day, scan_blocks(fd, self._identity.ids), missing)
+
+    def _list_missing(self, first: Seq, last: Seq) -> list[SeqRange]:
+        return list(find_holes(self.files, max(first, self._identity.kept_from), last))
+
+    def _copy_missing(
+        self, fd: int, day: str, blocks: Iterable[Block], missing: list[SeqRange]
+    ) -> None:
+        """Copy the blocks that fill holes into finished segments, one for each run."""
+        runs: list[list[Block]] = []
+        for block in blocks:
+            if self._is_own_block(block) and _fills(block, missing):
+                if not runs or block.header.first != runs[-1][-1].header.last + 1:
+                    runs.append([])
+                runs[-1].append(block.without_data())
+        for run in runs:
+            self._copy_run(fd, day, run)
 
     def _copy_run(self, fd: int, day: str, run: list[Block]) -> None:
         """Copy blocks that follow each other into one finished segment, on disk."""
         copy = Segment(self._folder, self._identity, day, run[0].header.first, TEMPORARY_SUFFIX)
         try:
             for position in run:
-                block = require_block_at(fd, position.offset, f"a segment of {day}")
+                block = read_block_again(fd, position, f"a segment of {day}")
                 written = copy.write(block.header, block.data)
                 copy.accept(block.header, written, read_content_size(block.data))
             failpoint("archive-recover-copied")
@@ -249,6 +275,13 @@ class Recovery:
             if not any(find_holes(archived, max(file.first, self._identity.kept_from), file.last)):
                 with suppress(OSError):  # the next recovery tries again
                     (self._folder / file.path).unlink()
+
+    def _delete_stray_indexes(self) -> None:
+        """Delete the indexes without a segment: a crash left them, or the segment was set aside."""
+        used = {paths.index_path(file) for file in self._files_of(FileKind.SEGMENT)}
+        for path in set(self._index_paths) - used:
+            with suppress(OSError):  # the next recovery tries again
+                (self._folder / path).unlink()
 
     def _unlink(self, file: ArchiveFile) -> None:
         (self._folder / file.path).unlink()

@@ -22,10 +22,12 @@ from busyapi.archive import identity, paths
 from busyapi.archive.fsync import sync_folder
 from busyapi.archive.identity import Identity
 from busyapi.archive.paths import ArchiveFile, FileKind, utc_day
-from busyapi.archive.reader import read_footer, read_latest_received
+from busyapi.archive.reader import read_format, read_latest_received, read_summary
+from busyapi.archive.segment_state import summarize_blocks
 from busyapi.errors import ArchiveDamaged, ArchiveError, ArchiveFull, FsyncFailed
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
+from busyapi.strides import IdScheme
 
 MAX_CLOCK_SKEW_SECONDS = 2 * 86_400
 """The allowed difference between the newest usage and this machine's clock."""
@@ -88,7 +90,7 @@ class Retention:
         self._next_try = time.monotonic() + RETRY_INTERVAL_SECONDS
         today = paths.utc_day()
         try:
-            old, self.refusal = self._find_expired(files, current.kept_from, days, latest_ms)
+            old, self.refusal = self._find_expired(files, current, days, latest_ms)
             kept_from = max([current.kept_from, *(Seq(file.last + 1) for file in old)])
             if kept_from > current.kept_from:
                 on_floor_raised(
@@ -105,17 +107,17 @@ class Retention:
         return deleted
 
     def _find_expired(
-        self, files: Sequence[ArchiveFile], kept_from: Seq, days: int, latest_ms: int | None
+        self, files: Sequence[ArchiveFile], current: Identity, days: int, latest_ms: int | None
     ) -> ExpiredFiles:
         """List the oldest segments and quarantine files, created more than `days` ago.
 
         Gap records stay: they hold no usage, and record which ids were never given to one. Files
         set aside stay too: only an operator deletes them.
         """
-        now = time.time()
+        now, kept_from, ids = time.time(), current.kept_from, current.ids
         newest = None
         if latest_ms is None:
-            newest, latest_ms = self._find_newest(files)
+            newest, latest_ms = self._find_newest(files, ids)
         if latest_ms is None:
             return ExpiredFiles([], "")
         later_limit = _day_limit(max(latest_ms / 1000, now), days)
@@ -132,7 +134,7 @@ class Retention:
             if file is newest or (file.last >= kept_from and limit <= file.day <= today):
                 break
             try:
-                latest = self._read_latest(file)
+                latest = self._read_latest(file, ids)
             except (OSError, ArchiveDamaged) as error:
                 self._report_damage(file.first, f"{self._folder / file.path} is skipped: {error}")
                 continue
@@ -146,18 +148,20 @@ class Retention:
             old.append(file)
         return ExpiredFiles(_drop_unproven(old, kept_from), "")
 
-    def _find_newest(self, files: Sequence[ArchiveFile]) -> tuple[ArchiveFile | None, int | None]:
+    def _find_newest(
+        self, files: Sequence[ArchiveFile], ids: IdScheme
+    ) -> tuple[ArchiveFile | None, int | None]:
         """Return the newest finished segment, and the latest receivedAt that can be read."""
         newest = None
         for file in reversed(files):
             if file.kind in {FileKind.SEGMENT, FileKind.OPEN}:
                 newest = newest or (file if file.kind is FileKind.SEGMENT else None)
                 with suppress(OSError, ArchiveDamaged):
-                    if (latest := self._read_latest(file)) is not None:
+                    if (latest := self._read_latest(file, ids)) is not None:
                         return (newest or file), latest
         return newest, None
 
-    def _read_latest(self, file: ArchiveFile) -> int | None:
+    def _read_latest(self, file: ArchiveFile, ids: IdScheme) -> int | None:
         """Return the latest receivedAt in a segment; None for a file without receivedAt.
 
         Raises:
@@ -168,15 +172,17 @@ class Retention:
         fd = os.open(self._folder / file.path, os.O_RDONLY)
         try:
             if file.kind is FileKind.OPEN:
-                return read_latest_received(fd)
-            footer = read_footer(fd)
+                return read_latest_received(fd, ids)
+            summary = read_summary(fd, self._folder, file)
+            if summary is None and read_format(fd) > 1:
+                summary = summarize_blocks(fd, file, ids)
         finally:
             os.close(fd)
-        if footer is None:
-            raise ArchiveDamaged("its footer is damaged")
-        if len(footer.block_index) == 0:
+        if summary is None:
+            raise ArchiveDamaged("its blocks or its footer are damaged")
+        if len(summary.block_index) == 0:
             raise ArchiveDamaged("its footer has no blocks")
-        return max(entry.latest_ms for entry in footer.block_index)
+        return max(entry.latest_ms for entry in summary.block_index)
 
     def _delete(self, files: Iterable[ArchiveFile]) -> list[ArchiveFile]:
         """Unlink files, and then the empty day folders; return the deleted files."""
@@ -185,6 +191,8 @@ class Retention:
             try:
                 failpoint("archive-retention-unlink")
                 (self._folder / file.path).unlink(missing_ok=True)
+                # Recovery deletes an index without a segment, if the process dies here.
+                (self._folder / paths.index_path(file)).unlink(missing_ok=True)
             except OSError as error:
                 self._report_damage(
                     file.first,

@@ -1,14 +1,16 @@
 """One segment while it is being written.
 
-    create ──> write, sync, accept ──> write, sync, accept ──> … ──> finish: footer, sync, rename
+    create ──> write, sync, accept ──> write, sync, accept ──> … ──> finish: index, sync, rename
 
 A block becomes part of the segment, its index and its SHA-256 only when it is accepted, after its
-sync. A write that fails before that is truncated away.
+sync. A write that fails before that is truncated away. The identity says in which format to write:
+in format 1 the index is a footer of the file, in format 2 a file of its own.
 """
 
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from busyapi.archive import paths
@@ -16,18 +18,20 @@ from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.format import (
     TRAILER_SIZE,
     BlockHeader,
-    Footer,
     SegmentIndex,
+    SegmentSummary,
     encode_block_header,
     encode_footer,
     encode_trailer,
 )
 from busyapi.archive.fsync import create_file, make_folder, rename_file, sync_file, write_at
 from busyapi.archive.identity import Identity
+from busyapi.archive.index_file import write_temporary_index
 from busyapi.archive.lock import is_same_file
+from busyapi.archive.open_index import OpenIndex
 from busyapi.archive.paths import ArchiveFile, FileKind
-from busyapi.archive.reader import Block, require_block_at
-from busyapi.errors import ArchiveTakenOver, FsyncFailed
+from busyapi.archive.reader import Block, read_indexed_block, scan_blocks
+from busyapi.errors import ArchiveDamaged, ArchiveTakenOver, FsyncFailed
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
@@ -56,9 +60,14 @@ class Segment:
         self._opened = time.monotonic()
         self._identity = identity
         self._folder = folder
-        self.path = folder / (
-            paths.name_file(FileKind.OPEN, day, identity.partition, first).path + suffix
-        )
+        if identity.format == 1:
+            name = paths.name_file(FileKind.OPEN, day, identity.partition, first)
+        else:
+            name = paths.name_open_segment(day, identity.partition, first)
+        self.path = folder / (name.path + suffix)
+        # A copy that recovery or a conversion makes is never an open segment.
+        has_index = identity.format > 1 and not suffix
+        self._open_index = OpenIndex(folder / paths.index_path(name)) if has_index else None
         self._sha = hashlib.sha256()
         make_folder(folder / day)
         self._fd = create_file(self.path)
@@ -70,7 +79,7 @@ class Segment:
             OSError: the write failed and was truncated away; the segment is as before.
             FsyncFailed: the write failed and could not be truncated away.
         """
-        written = encode_block_header(header) + data
+        written = encode_block_header(header) + data if self._identity.format == 1 else data
         self._write(written)
         return written
 
@@ -85,6 +94,8 @@ class Segment:
     def accept(self, header: BlockHeader, written: bytes, raw_bytes: int) -> None:
         """Make a written block part of the segment."""
         self.index.add(self.size, header)
+        if self._open_index:
+            self._open_index.add(self.size, header)
         self._sha.update(written)
         self.size += len(written)
         self.raw_bytes += raw_bytes
@@ -98,7 +109,16 @@ class Segment:
             ArchiveDamaged: the bytes read differ from those written.
         """
         entry = self.index.find(seq)
-        return require_block_at(self._fd, entry.offset, self.path.name) if entry else None
+        if entry is None:
+            return None
+        block = read_indexed_block(self._fd, self._summarize(), entry)
+        if block is None:
+            raise ArchiveDamaged(f"{self.path.name}: the block at {entry.offset} is damaged")
+        return block
+
+    def read_blocks(self) -> Iterator[Block]:
+        """Yield all blocks as the file holds them."""
+        return scan_blocks(self._fd, self._identity.ids)
 
     def is_due(self, config: ArchiveConfig) -> bool:
         """Return whether to finish the segment now."""
@@ -110,32 +130,24 @@ class Segment:
         )
 
     def finish(self) -> ArchiveFile:
-        """Write the footer and rename the file to its final name, both on disk.
+        """Write the index or footer and rename the file to its final name, all on disk.
 
         The segment stays readable through this object until `close`. If the process dies before
-        the rename, recovery copies the blocks and writes the footer of the copy.
+        the rename, recovery copies the blocks and finishes the copy.
 
         Raises:
             OSError: the segment is not finished, and can still be written.
             FsyncFailed: what the disk holds is unknown.
         """
-        footer = self._make_footer()
         file = paths.name_file(
             FileKind.SEGMENT, self.day, self._identity.partition, self.first, self.last
         )
-        self._write(footer)
-        failpoint("archive-after-footer")
-        self.sync()
-        # Another process may have taken the path meanwhile: its file must not get this name.
-        self.check_ownership()
-        try:
-            rename_file(self.path, self._folder / file.path)
-        except OSError:
-            # Without this a later, shorter block would leave the rest of the footer after it, and
-            # recovery would take those bytes for a doubtful block.
-            if is_same_file(self._fd, self.path):
-                self._truncate()
-            raise
+        if self._identity.format == 1:
+            self._finish_with_footer(file)
+        else:
+            self._finish_with_index(file)
+        if self._open_index:
+            self._open_index.remove()
         return file
 
     def check_ownership(self) -> None:
@@ -156,22 +168,64 @@ class Segment:
         """Remove the file, which holds nothing that counts."""
         self.path.unlink(missing_ok=True)
 
+    def _finish_with_index(self, file: ArchiveFile) -> None:
+        """Put the index on disk, and then the final name: only complete segments have an index.
+
+        The blocks are on disk already. If the process dies between the renames, recovery copies the
+        segment and replaces the index. If a power cut keeps only the second one, the index is
+        missing, and recovery makes it.
+        """
+        index = self._folder / paths.index_path(file)
+        temporary = write_temporary_index(index, self._summarize(self._sha.digest()))
+        failpoint("archive-after-index")
+        try:
+            # Another process may have taken the path meanwhile: its file must not get this name.
+            self.check_ownership()
+            temporary.rename(index)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        try:
+            rename_file(self.path, self._folder / file.path)
+        except OSError:
+            if is_same_file(self._fd, self.path):
+                index.unlink(missing_ok=True)
+            raise
+
+    def _finish_with_footer(self, file: ArchiveFile) -> None:
+        """Write the footer and the final name, both on disk."""
+        self._write(self._make_footer())
+        failpoint("archive-after-footer")
+        self.sync()
+        # Another process may have taken the path meanwhile: its file must not get this name.
+        self.check_ownership()
+        try:
+            rename_file(self.path, self._folder / file.path)
+        except OSError:
+            # Without this a later, shorter block would leave the rest of the footer after it, and
+            # recovery would take those bytes for a doubtful block.
+            if is_same_file(self._fd, self.path):
+                self._truncate()
+            raise
+
     def _make_footer(self) -> bytes:
-        body = encode_footer(
-            Footer(
-                *self._identity.owner_at(self.first),
-                self.first,
-                self.last,
-                self.last - self.first + 1,
-                self.raw_bytes,
-                self.index,
-                self.size,
-                b"",
-            )
-        )
+        body = encode_footer(self._summarize())
         sha = self._sha.copy()
         sha.update(body)
         return body + encode_trailer(sha.digest(), len(body) + TRAILER_SIZE)
+
+    def _summarize(self, sha256: bytes = b"") -> SegmentSummary:
+        return SegmentSummary(
+            *self._identity.owner_at(self.first),
+            self.first,
+            self.last,
+            self.last - self.first + 1,
+            self.raw_bytes,
+            self.index,
+            self.size,
+            sha256,
+            self._identity.format,
+        )
 
     def _write(self, data: bytes) -> None:
         try:

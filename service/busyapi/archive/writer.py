@@ -39,18 +39,17 @@ class PartitionWriter:
     def __init__(self, config: ArchiveConfig, opened: OpenedFolder) -> None:
         """Use what recovery found. Call `recover` instead."""
         recovery, self.identity = opened.recovery, opened.identity
-        self.damage_reports = recovery.damage_reports
+        self.damage_reports = reports = recovery.damage_reports
         """Damage that recovery or a later read found, one sentence each."""
         self.notices = [opened.lock.warning] if opened.lock.warning else []
         """What an operator should know besides damage, one sentence each."""
         self.idempotency_log, self._high_water = opened.idempotency_log, opened.high_water
         self._config, self._folder = config, config.folder
-        kept_from = self.identity.kept_from
-        self._lookup = ArchiveLookup(self._folder, recovery.files, kept_from, self.damage_reports)
+        self._lookup = ArchiveLookup(self._folder, recovery.files, self.identity, reports)
         self._lookup.unreadable |= recovery.unreadable
         self.stats = ArchiveStats(self._folder, self._lookup, self._high_water)
         self._access = WriteAccess(self._folder, opened.lock)
-        self._retention = Retention(self._folder, self.damage_reports, self._lookup.unreadable)
+        self._retention = Retention(self._folder, reports, self._lookup.unreadable)
 
     @classmethod
     def recover(cls, config: ArchiveConfig, lock: FolderLock | None = None) -> Self:
@@ -84,6 +83,7 @@ class PartitionWriter:
                 self._finish_segment()  # all seqs of a segment have one stride
             changed = self.identity._replace(**changes)
             self.identity = identity.write_identity(self._folder, changed)
+            self._lookup.ids = self.identity.ids
 
     def adopt_copy(self) -> None:
         """Make a copy the original: no id beyond it was issued, or can be issued again.

@@ -109,6 +109,7 @@ def recover_for_command(root: Path, partition: ArchivePartition, advice: str) ->
                 segment_bytes=1 << 26,
                 segment_age=3600.0,
                 retention_days=0,
+                format=partition.identity.format,
             )
         )
     except ArchiveLocked as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from busyapi.archive_cli import restore
+from busyapi.archive_cli import restore, upgrade
 from busyapi.archive_cli.accept_loss import accept_loss
 from busyapi.archive_cli.export_command import run_export
 from busyapi.archive_cli.export_options import add_export_options
@@ -52,9 +52,10 @@ def add_commands(
     archive = commands.add_parser(
         "archive",
         help="list, read, verify and export the archive",
-        description="Work on the archive, also while flushers run. accept-loss and confirm-restore"
-        " change it, and need a flusher that is halted or stopped. accept-primary changes what a"
-        " running flusher does. cat and export record themselves in the audit trail"
+        description="Work on the archive, also while flushers run. accept-loss,"
+        " confirm-restore and downgrade change it, and need a flusher that is halted or stopped."
+        " upgrade changes it also while flushers run. accept-primary changes what a running flusher"
+        " does. cat and export record themselves in the audit trail"
         " (BUSYAPI_AUDIT). All other commands only read.",
     )
     subcommands = archive.add_subparsers(required=True, metavar="COMMAND")
@@ -107,6 +108,7 @@ def add_commands(
     accept.add_argument("--reason", required=True, metavar="TEXT", help="recorded in the archive")
     accept.add_argument("--yes", action="store_true", help="record without asking")
     restore.add_command(add, parse_id)
+    upgrade.add_commands(add)
     if accept_primary:
         accepting = add("accept-primary", accept_primary, "  busyapi archive accept-primary\n")
         accepting.add_argument("--partition", type=int, default=0, metavar="N", help="from 0")

@@ -118,7 +118,7 @@ def _find_end(partition: ArchivePartition, file: ArchiveFile) -> Seq:
     next_seq, offset = file.first, 0
     with partition.open_file(file) as opened:
         if opened:
-            for block in scan_blocks(opened[0]):
+            for block in scan_blocks(opened[0], partition.identity.ids):
                 if (block.header.first, block.offset) != (next_seq, offset):
                     break
                 next_seq, offset = Seq(block.header.last + 1), block.end

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange
-from busyapi.archive.reader import read_footer
+from busyapi.archive.reader import read_summary
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.usage_json import format_received_at
 
@@ -58,18 +58,18 @@ def _describe_times(partition: ArchivePartition, file: ArchiveFile) -> str:
         return ""
     times = _read_times(partition, file)
     if times is None:
-        return "footer damaged: see verify"
+        return "no index or footer: see verify"
     return f"{_format_second(times[0])} {_format_second(times[1])}"
 
 
 def _read_times(partition: ArchivePartition, file: ArchiveFile) -> tuple[int, int] | None:
     """Return the earliest and the latest receivedAt of a segment; None without a valid footer."""
     with partition.open_file(file) as opened:
-        footer = read_footer(opened[0]) if opened else None
-    if footer is None:
+        summary = read_summary(opened[0], partition.folder, file) if opened else None
+    if summary is None:
         return None
-    earliest = min(entry.earliest_ms for entry in footer.block_index)
-    return earliest, max(entry.latest_ms for entry in footer.block_index)
+    earliest = min(entry.earliest_ms for entry in summary.block_index)
+    return earliest, max(entry.latest_ms for entry in summary.block_index)
 
 
 def _format_second(ms: int) -> str:

@@ -10,9 +10,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from busyapi.archive import high_water, identity
+from busyapi.archive.format import IndexEntry
+from busyapi.archive.index_file import read_patients
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_holes, find_overlaps, intersect
-from busyapi.archive.reader import Block, matches_file, read_block_at, read_footer, scan_blocks
+from busyapi.archive.reader import (
+    Block,
+    matches_file,
+    read_format,
+    read_indexed_block,
+    read_summary,
+    scan_blocks,
+)
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import MAX_ID, Seq
@@ -41,12 +50,17 @@ class OrderedReader:
         may_match_block: Callable[[int, int], bool],
         report: ProblemReporter,
         seqs: SeqRange = ALL_SEQS,
+        *,
+        patients: frozenset[str] = frozenset(),
+        skip_block: Callable[[IndexEntry], bool] = lambda _: True,
     ) -> None:
         """Prepare. `may_match_block` decides by earliest and latest receivedAt.
 
-        Only `seqs` are read, and only of them is anything reported.
+        Only `seqs` are read, and only of them is anything reported. Of a segment that has none of
+        the `patients`, if any are given, a block is not read if `skip_block` returns True.
         """
         self._seqs = seqs
+        self._patients, self._skip_block = patients, skip_block
         self._partition = partition
         self._may_match_block = may_match_block
         self._report = report
@@ -117,31 +131,42 @@ class OrderedReader:
 
     def _select_blocks(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Block]:
         own = self._partition.identity
-        footer = read_footer(fd) if file.kind is FileKind.SEGMENT else None
-        if footer and matches_file(footer, file, own.owner_at(file.first)):
+        is_finished = file.kind is FileKind.SEGMENT
+        summary = read_summary(fd, self._partition.folder, file) if is_finished else None
+        if summary and matches_file(summary, file, own.owner_at(file.first)):
             self._next_seq = Seq(file.last + 1)
-            for entry in footer.block_index:
+            lacks_patients = summary.format > 1 and self._lacks_patients(file)
+            for entry in summary.block_index:
                 is_asked = entry.first <= span.last and entry.last >= span.first
                 if not is_asked or not self._may_match_block(entry.earliest_ms, entry.latest_ms):
                     continue
-                block = read_block_at(fd, entry.offset)
-                if block and (block.header.first, block.header.last) == (entry.first, entry.last):
+                if lacks_patients and self._skip_block(entry):
+                    continue
+                block = read_indexed_block(fd, summary, entry)
+                if block:
                     yield block
                 else:
                     self._report_unreadable(file, SeqRange(entry.first, entry.last), span)
             return
-        if file.kind is FileKind.SEGMENT:
+        if file.kind is FileKind.SEGMENT and read_format(fd) == 1:
             self._report(f"{file.path}: its footer is damaged, or belongs to another file")
         yield from self._scan_blocks(fd, file, span)
 
+    def _lacks_patients(self, file: ArchiveFile) -> bool:
+        """Return whether the filter of a segment excludes all the patients."""
+        if not self._patients:
+            return False
+        stated = read_patients(self._partition.folder, file)
+        return stated is not None and not any(map(stated.may_hold, self._patients))
+
     def _scan_blocks(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Block]:
-        """Yield the complete blocks of a file that has no reliable footer."""
+        """Yield the complete blocks of a file that has no reliable footer or index."""
         own = self._partition.identity
-        for block in scan_blocks(fd):
+        for block in scan_blocks(fd, own.ids):
             header = block.header
             self._report_unreadable(file, SeqRange(self._next_seq, Seq(header.first - 1)), span)
             self._next_seq = Seq(header.last + 1)
-            if (header.partition, header.partitions) != own.owner_at(header.first):
+            if header.owner != own.owner_at(header.first):
                 self._report(
                     f"{file.path}: the block at {block.offset} belongs to another partition"
                 )

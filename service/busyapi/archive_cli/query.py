@@ -8,7 +8,7 @@ from busyapi.archive.block_builder import MAX_RECEIVED_MS
 from busyapi.archive.format import IndexEntry
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange
-from busyapi.archive.reader import Block, read_block_at, read_footer, scan_blocks
+from busyapi.archive.reader import read_indexed_block, read_summary, scan_blocks
 from busyapi.archive_cli.line_filter import Query
 from busyapi.archive_cli.ordered_reader import ALL_SEQS, OrderedReader, ProblemReporter
 from busyapi.archive_cli.partitions import PartitionStatus
@@ -53,7 +53,14 @@ def select_lines(
         times.add_block(earliest_ms, latest_ms)
         return query.may_match_block(earliest_ms, latest_ms)
 
-    reader = OrderedReader(partition, may_match_block, report, seqs)
+    def skip_block(entry: IndexEntry) -> bool:
+        if is_covered := query.covers_block(entry.earliest_ms, entry.latest_ms):
+            times.lines_in_time += entry.last - entry.first + 1
+        return is_covered
+
+    reader = OrderedReader(
+        partition, may_match_block, report, seqs, patients=query.patients, skip_block=skip_block
+    )
     for part in reader.read_blocks(advance):
         header = part.block.header
         try:
@@ -125,7 +132,7 @@ def _find_in_partition(partition: ArchivePartition, seq: Seq) -> bytes | None:
     for file in candidates:
         try:
             with partition.open_file(file) as opened:
-                if line := _read_line(*opened, seq) if opened else None:
+                if line := _read_line(partition, *opened, seq) if opened else None:
                     return line
         except ArchiveDamaged as error:
             damage = error
@@ -142,19 +149,15 @@ def _covers(file: ArchiveFile, seq: Seq) -> bool:
     return file.first <= seq <= file.last
 
 
-def _read_line(fd: int, file: ArchiveFile, seq: Seq) -> bytes | None:
-    footer = read_footer(fd)
-    if footer is None:
-        for block in scan_blocks(fd):
+def _read_line(partition: ArchivePartition, fd: int, file: ArchiveFile, seq: Seq) -> bytes | None:
+    summary = read_summary(fd, partition.folder, file)
+    if summary and (entry := summary.block_index.find(seq)):
+        if block := read_indexed_block(fd, summary, entry):
+            return block.line(seq)
+    elif summary is None:
+        for block in scan_blocks(fd, partition.identity.ids):
             if block.header.first <= seq <= block.header.last:
                 return block.line(seq)
         if file.kind is FileKind.OPEN:
             return None
-    elif (entry := footer.block_index.find(seq)) and (indexed := _read_block(fd, entry)):
-        return indexed.line(seq)
     raise ArchiveDamaged(f"{file.path}: seq {seq} cannot be read")
-
-
-def _read_block(fd: int, entry: IndexEntry) -> Block | None:
-    block = read_block_at(fd, entry.offset)
-    return block if block and block.header.first == entry.first else None

@@ -1,5 +1,7 @@
 """The check of one segment: it reads every byte and every line, and trusts no index or footer.
 
+A missing index of format 2 is not a defect, because it can be rebuilt; a wrong one is.
+
 Each defect is reported with the seqs that it affects. Memory holds one block and the index.
 """
 
@@ -8,12 +10,21 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
+from busyapi.archive import paths
 from busyapi.archive.archived_usage import parse_line
 from busyapi.archive.compression import read_content_size
-from busyapi.archive.format import Footer, SegmentIndex
+from busyapi.archive.format import SegmentIndex, SegmentSummary
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange, intersect
-from busyapi.archive.reader import Block, matches_file, read_footer, scan_blocks, verify_sha256
+from busyapi.archive.reader import (
+    Block,
+    matches_file,
+    read_footer,
+    read_format,
+    read_summary,
+    scan_blocks,
+    verify_sha256,
+)
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import Seq
@@ -44,6 +55,8 @@ class SegmentCheck:
         self.incomplete_bytes = 0
         """Bytes after the last complete block of an open segment: a torn block, or a block that is
         being written."""
+        self.lacks_index = False
+        """A finished segment of format 2 has no index."""
         self._partition, self._fd, self._file = partition, fd, file
         self._required_ranges = required_ranges
         self._report = damage
@@ -53,7 +66,7 @@ class SegmentCheck:
 
     def run(self, advance: Callable[[int], None]) -> None:
         """Check the whole segment; `advance` gets the number of bytes read."""
-        for block in scan_blocks(self._fd):
+        for block in scan_blocks(self._fd, self._partition.identity.ids):
             self._check_place(block)
             if any(
                 intersect(SeqRange(block.header.first, block.header.last), self._required_ranges)
@@ -62,9 +75,10 @@ class SegmentCheck:
             self._index.add(block.offset, block.header)
             self._raw_bytes += read_content_size(block.data)
             self.next_seq, self._end = Seq(block.header.last + 1), block.end
-            advance(block.header.size)
+            advance(block.size)
         if self._file.kind is FileKind.OPEN:
-            footer = read_footer(self._fd)  # present if the writer died before the rename
+            # A footer is present if the writer died before the rename.
+            footer = read_footer(self._fd)
             end = footer.offset if footer else os.fstat(self._fd).st_size
             self.incomplete_bytes = max(0, end - self._end)
         else:
@@ -79,8 +93,7 @@ class SegmentCheck:
                 f" the next is at {block.offset}"
             )
             self._report_damage(self.next_seq, Seq(header.first - 1), detail)
-        identity = self._partition.identity
-        if (header.partition, header.partitions) != identity.owner_at(header.first):
+        if header.owner != self._partition.identity.owner_at(header.first):
             self._report_damage(header.first, header.last, "belongs to another partition")
 
     def _check_lines(self, block: Block) -> None:
@@ -114,23 +127,32 @@ class SegmentCheck:
         return row.id == self._partition.id_of(seq)
 
     def _check_end(self) -> None:
-        """Check that a finished segment ends with a footer that matches its blocks."""
-        footer = read_footer(self._fd)
+        """Check that a finished segment is complete, and that its summary matches its blocks."""
         if self.next_seq <= self._file.last:
             self._report_damage(self.next_seq, self._file.last, "ends too early")
-        if footer is None:
-            self._report_footer_damage("its footer is damaged")
+        name = "footer"
+        if read_format(self._fd) > 1:
+            name = "index"
+            if os.fstat(self._fd).st_size > self._end:
+                self._report_file_damage(f"bytes that are no block follow at {self._end}")
+            index = self._partition.folder / paths.index_path(self._file)
+            self.lacks_index = not index.exists()
+            if self.lacks_index:
+                return
+        summary = read_summary(self._fd, self._partition.folder, self._file)
+        if summary is None:
+            self._report_file_damage(f"its {name} is damaged")
             return
-        if not verify_sha256(self._fd, footer):
-            self._report_footer_damage("its SHA-256 does not match")
-        identity = self._partition.identity
-        if not matches_file(footer, self._file, identity.owner_at(self._file.first)):
-            self._report_footer_damage("its footer belongs to another file")
-        if not self._matches_footer(footer):
-            self._report_footer_damage("its footer does not match its blocks")
+        if not verify_sha256(self._fd, summary):
+            self._report_file_damage("its SHA-256 does not match")
+        owner = self._partition.identity.owner_at(self._file.first)
+        if not matches_file(summary, self._file, owner):
+            self._report_file_damage(f"its {name} belongs to another file")
+        if not self._matches_blocks(summary):
+            self._report_file_damage(f"its {name} does not match its blocks")
 
-    def _matches_footer(self, footer: Footer) -> bool:
-        recorded = (footer.usages, footer.raw_bytes, footer.offset, footer.block_index.packed)
+    def _matches_blocks(self, summary: SegmentSummary) -> bool:
+        recorded = (summary.usages, summary.raw_bytes, summary.offset, summary.block_index.packed)
         usages = self._file.last - self._file.first + 1
         return recorded == (usages, self._raw_bytes, self._end, self._index.packed)
 
@@ -144,7 +166,7 @@ class SegmentCheck:
         for span in intersect(SeqRange(first, last), self._required_ranges):
             self._report(*span, detail)
 
-    def _report_footer_damage(self, detail: str) -> None:
+    def _report_file_damage(self, detail: str) -> None:
         self._report_damage(self._file.first, Seq(self._file.first - 1), detail)
 
 

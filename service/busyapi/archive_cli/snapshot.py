@@ -98,7 +98,9 @@ class ArchivePartition(NamedTuple):
         files = self.list_files().files
         if file.kind is FileKind.OPEN:
             for other in files:
-                if (other.first, other.day, other.kind) == (file.first, file.day, FileKind.SEGMENT):
+                is_same = (other.first, other.day) == (file.first, file.day)
+                # A writer finished it, or recovery gave it another name to copy it.
+                if is_same and other.kind in {FileKind.SEGMENT, FileKind.OPEN}:
                     return other
             if any(other.first >= file.first for other in files):
                 return None  # it was empty, and a new file begins at the same seq

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from busyapi.archive import high_water, identity, markers
+from busyapi.archive import high_water, identity, markers, paths
 from busyapi.archive.paths import TEMPORARY_SUFFIX, ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_holes, find_overlaps, intersect
 from busyapi.archive_cli.partitions import find_partitions
@@ -97,7 +97,7 @@ class _PartitionCheck:
         self._reached = reached = high_water.read_mark(
             self._partition.folder, self._partition.identity.archive_id
         )
-        files, others = self._partition.list_files()
+        files, others, indexes = self._partition.list_files()
         floor = self._partition.identity.kept_from
         covering: list[ArchiveFile] = []
         for file in files:
@@ -115,7 +115,8 @@ class _PartitionCheck:
         highest = max([cursor, reached, *lasts])
         self._report.cursor = cursor
         self._compare(covering, SeqRange(kept_from, highest))
-        self._add_notes(files, others)
+        used = {paths.index_path(file) for file in files}
+        self._add_notes(files, [*others, *(path for path in indexes if path not in used)])
 
     def _read_kept_from(self) -> Seq:
         stored = identity.read_identity(self._partition.folder)
@@ -177,6 +178,10 @@ class _PartitionCheck:
             )
             check.run(self._advance)
         self._report.usages += check.usages
+        if check.lacks_index:
+            self._report.notes.append(
+                f"{current.path} has no index: `busyapi archive upgrade` makes it"
+            )
         if current.kind is not FileKind.OPEN:
             return [current]
         return self._list_covered(current, check, required_ranges)

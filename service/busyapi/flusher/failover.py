@@ -8,6 +8,7 @@ before any commit is allowed on it (`replicas`).
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -17,27 +18,26 @@ from busyapi.archive.holders import Holders
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveDamaged, ArchiveFull, RedisUnavailable
 from busyapi.failpoints import failpoint
-from busyapi.flusher.holder_check import (
-    ArchiveEvidence,
-    find_doubt,
-    find_missing_data,
-    read_evidence,
-)
+from busyapi.flusher.holder_check import ArchiveEvidence, read_evidence
+from busyapi.flusher.holder_choice import choose_holder
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.flusher.replica_servers import ServerReport
 from busyapi.flusher.retry import LastingProblem
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
-from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
-from busyapi.stream.sentinel import read_primary, repeat_failover, start_failover
+from busyapi.stream.replica_server import (
+    inspect_replica,
+    is_working,
+    raise_priority,
+)
+from busyapi.stream.sentinel import SentinelPrimary, read_primary
+from busyapi.stream.sentinel_failover import repeat_failover, start_failover
 
 log = structlog.get_logger()
 
 WAIT_FOR_HOLDERS_SECONDS = 30.0
 """How long to wait for the other holders if all that are reached have restarted. After a power cut
 they start one after the other, and one of them may have an older volume."""
-CHECK_SECONDS = 0.3
-"""How long a primary may take to answer before it counts as lost."""
 FAILOVER_INTERVAL_SECONDS = 0.05
 """How often the Sentinels are asked during a failover."""
 MAX_FAILOVER_STEP_SECONDS = 3.0
@@ -49,20 +49,13 @@ MIN_BLOCKED_SECONDS = 3.0
 """How long a failover may be impossible before that is logged."""
 
 
-class Choice(NamedTuple):
-    """A server to promote, or why there is none."""
-
-    server: ReplicaServer | None
-    reason: str = ""
-
-
 class Promotion(NamedTuple):
     """What one call of `promote` did."""
 
     blocked: str = ""
     """Why the primary is down and no failover starts, "" otherwise."""
     is_pending: bool = False
-    """A Sentinel finds the primary down, and no other is promoted yet."""
+    """The primary does not work, and no other is promoted yet."""
 
 
 class HolderPromoter:
@@ -75,20 +68,27 @@ class HolderPromoter:
         self._down = LastingProblem(WAIT_FOR_HOLDERS_SECONDS)
 
     async def promote(
-        self, holders: Holders, archive: ArchiveEvidence, own_run_id: str, *, is_lost: bool
+        self,
+        holders: Holders,
+        archive: ArchiveEvidence,
+        own_run_id: str,
+        *,
+        is_lost: bool,
+        silent: str = "",
     ) -> Promotion:
         """Make the Sentinels promote a holder if they find the primary down; call it until they do.
 
         `is_lost` says that this flusher cannot reach the primary. Then the priority is raised
         before the Sentinels agree: at that moment they read it, and later only once a second. They
         promote no server before they agree, and the holder must confirm all commits until then.
+        `silent` is the address of a primary that was just asked in vain.
         """
         endpoint = self._endpoint
         primary = await read_primary(endpoint)
-        if (
-            primary is None
-            or not (primary.is_suspected or is_lost)
-            or (not primary.is_down and await self._is_working(primary.address))
+        if primary is None or (
+            not primary.is_down
+            and silent != primary.address
+            and not await self._is_lost(primary, is_lost=is_lost)
         ):
             self._down.end()
             return Promotion()
@@ -102,7 +102,13 @@ class HolderPromoter:
         )
         if any(server.is_primary and server.data.run_id == own_run_id for server in servers):
             return Promotion()  # this flusher uses it already
-        chosen, reason = choose_holder(list(servers), holders, archive, may_wait=may_wait)
+        chosen, reason = choose_holder(
+            list(servers),
+            holders,
+            archive,
+            may_wait=may_wait,
+            is_failing_over=primary.is_failing_over,
+        )
         if chosen is None:
             is_pending = bool(reason) and primary.is_suspected
             return Promotion(reason if is_pending else "", is_pending)
@@ -118,21 +124,13 @@ class HolderPromoter:
             # Another one may be reachable at the next call.
             return Promotion(str(error), primary.is_suspected)
         if not primary.is_down or primary.is_failing_over:
-            return Promotion(is_pending=primary.is_suspected)
+            return Promotion(is_pending=True)
         return Promotion(await start_failover(endpoint, primary), is_pending=True)
 
-    async def _is_working(self, address: str) -> bool:
-        """Return whether the primary answers after all.
-
-        A Sentinel closes the connections to a server that it promotes. And a holder whose priority
-        was raised must confirm until the Sentinels know that it is 0 again.
-        """
-        try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                server = await inspect_replica(self._endpoint, address, self._endpoint.key_names(0))
-        except TimeoutError:
-            return False
-        return server.is_primary
+    async def _is_lost(self, primary: SentinelPrimary, *, is_lost: bool) -> bool:
+        works = await is_working(self._endpoint, primary.address)
+        # One that only refuses may restart, or be a replica already.
+        return works is None or (not works and (primary.is_suspected or is_lost))
 
 
 class Failover:
@@ -198,22 +196,29 @@ class Failover:
         self._blocking.end()
 
     async def run(
-        self, writer: PartitionWriter, stopping: asyncio.Event, own_run_id: str, *, is_lost: bool
+        self,
+        writer: PartitionWriter,
+        stopping: asyncio.Event,
+        own_run_id: str,
+        *,
+        is_lost: bool,
+        silent: str,
     ) -> str:
         """Promote a holder if the Sentinels find the primary down; wait some seconds for that.
 
-        Return why no failover starts although it should, "" otherwise.
+        `is_lost` and `silent` are as for `HolderPromoter.promote`. Return why no failover starts
+        although it should, "" otherwise.
 
         Raises:
             FsyncFailed: what the disk holds is unknown.
         """
         end = monotonic() + MAX_FAILOVER_STEP_SECONDS
-        while True:
-            promotion = await self._promote(writer, own_run_id, is_lost=is_lost)
-            # The primary would not answer. So do not connect to it meanwhile.
-            if not promotion.is_pending or monotonic() > end or stopping.is_set():
-                break
+        promote = partial(self._promote, writer, own_run_id, is_lost=is_lost)
+        promotion = await promote(silent=silent)
+        # The primary would not answer. So do not connect to it meanwhile.
+        while promotion.is_pending and monotonic() < end and not stopping.is_set():
             await asyncio.sleep(FAILOVER_INTERVAL_SECONDS)
+            promotion = await promote()
         self.obstacle = blocked = promotion.blocked
         if self._blocking.has_lasted(blocked) and blocked != self._logged:
             log.warning("failover_blocked", detail=blocked)
@@ -221,62 +226,15 @@ class Failover:
         return f"no failover: {blocked}" if blocked else ""
 
     async def _promote(
-        self, writer: PartitionWriter, own_run_id: str, *, is_lost: bool
+        self, writer: PartitionWriter, own_run_id: str, *, is_lost: bool, silent: str = ""
     ) -> Promotion:
         try:
             holders = await self._record.read(again=True)
             if not holders.processes:  # another flusher decides, or none has decided yet
                 return Promotion()
             evidence = read_evidence(writer)
-            return await self._promoter.promote(holders, evidence, own_run_id, is_lost=is_lost)
+            return await self._promoter.promote(
+                holders, evidence, own_run_id, is_lost=is_lost, silent=silent
+            )
         except (ArchiveFull, ArchiveDamaged) as error:
             return Promotion(str(error))
-
-
-def choose_holder(
-    servers: list[ReplicaServer], holders: Holders, archive: ArchiveEvidence, *, may_wait: bool
-) -> Choice:
-    """Return the holder to promote: one chosen before, else the one with most data.
-
-    Every holder has all acknowledged usages. More data are usages whose answer was lost. But a
-    process that has restarted may have lost its volume: one that has not is preferred, and the
-    others are waited for.
-    """
-    if not servers:
-        return Choice(None, "no other server holds every acknowledged usage")
-    if any(server.is_primary and server.address in holders.raised for server in servers):
-        return Choice(None)  # it is promoted, and the Sentinels do not say so yet
-    candidates, reasons = [], []
-    for server in servers:
-        if reason := _find_obstacle(server, holders, archive):
-            reasons.append(reason)
-        else:
-            candidates.append(server)
-    if not candidates:
-        return Choice(None, "; ".join(reasons))
-    best = max(candidates, key=lambda server: _rank(server, holders))
-    if may_wait and reasons and (doubt := find_doubt(best.data, holders)):
-        waiting = f"{best.address} {doubt}: the flusher waits for the other holders"
-        return Choice(None, "; ".join([waiting, *reasons]))
-    return Choice(best)
-
-
-def _find_obstacle(server: ReplicaServer, holders: Holders, archive: ArchiveEvidence) -> str:
-    if not server.was_reached:
-        return server.problem
-    if server.is_primary:
-        # It restarted as a primary, by its own configuration. Sentinels make it a replica later.
-        return f"{server.address} is a primary that the flusher has not chosen"
-    if missing := find_missing_data(server.data, holders, archive):
-        return f"{server.address} may lack acknowledged usages: {missing}"
-    return ""
-
-
-def _rank(server: ReplicaServer, holders: Holders) -> tuple[bool, bool, int, int]:
-    # Offsets of servers that have restarted cannot be compared: each begins a new count.
-    return (
-        not find_doubt(server.data, holders),
-        server.address in holders.raised,
-        server.data.seq or 0,
-        server.offset,
-    )

@@ -21,7 +21,8 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
 from busyapi.stream.replica_store import PrimaryReplicas, ReplicaStore
-from busyapi.stream.sentinel import Start, find_unready, read_primary, start_handover
+from busyapi.stream.sentinel import read_primary
+from busyapi.stream.sentinel_failover import Start, find_unready, start_handover
 
 log = structlog.get_logger()
 

@@ -38,6 +38,7 @@ from busyapi.flusher.retry import DecisionTimer, LastingProblem
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
+from busyapi.stream.replica_server import is_working
 from busyapi.stream.replica_store import PrimaryReplicas
 from busyapi.stream.replicas import ReplicaRecord, describe_servers, describe_unconfirmed
 from busyapi.stream.sentinel import read_primary
@@ -65,7 +66,7 @@ class ReplicaKeeper:
         self._handover = Handover(endpoint, self._raise)
         self._last: PrimaryReplicas | None = None
         """What the last decision was about, with the record that it wrote."""
-        self._refusal = self._server_id = ""
+        self._refusal = self._server_id = self._silent = ""
         self._predecessors: tuple[str, ...] = ()
         self._timer, self._next_look = DecisionTimer(), 0.0
         self._unconfirmed = LastingProblem(MAX_UNCONFIRMED_SECONDS)
@@ -269,30 +270,29 @@ class ReplicaKeeper:
     async def fail_over(
         self, writer: PartitionWriter, stopping: asyncio.Event, *, is_lost: bool
     ) -> str:
-        """If the Sentinels find the primary down, make them promote a holder; wait some seconds.
-
-        `is_lost` is as for `HolderPromoter.promote`. Return why no failover starts although it
-        should, "" otherwise.
-
-        Raises:
-            FsyncFailed: what the disk holds is unknown.
-        """
+        """Make the Sentinels promote a holder if they find the primary down: see `Failover.run`."""
         if not self._is_enabled or self._endpoint.mode != "sentinel" or writer.identity.is_copy:
             return ""
         run_id = self._server_id.partition("-")[0]
-        return await self.failover.run(writer, stopping, run_id, is_lost=is_lost)
+        silent, self._silent = self._silent, ""
+        return await self.failover.run(writer, stopping, run_id, is_lost=is_lost, silent=silent)
 
     async def _is_replaced(self, address: str) -> bool:
         """Return whether the primary, which does not reply, is down or has been replaced."""
-        primary = await read_primary(self._endpoint)
-        if primary is not None and primary.is_suspected and primary.address == address:
+        primary, works = await asyncio.gather(
+            read_primary(self._endpoint), is_working(self._endpoint, address)
+        )
+        if primary is not None and primary.address == address and not works:
+            # The Sentinels will find it down: a holder must be promotable at that moment.
+            self._silent = address if works is None else ""
             return True
         return await self._endpoint.has_successor(address)
 
     async def _raise(self, address: str, failover_seconds: float) -> None:
         self._servers.expect_failover(address, failover_seconds)
         holders = await self._record.read()
-        await self._record.remove(holders._replace(raised=holders.raised | {address}))
-        # This flusher waits for this server only: no other may become the primary.
-        replace_successors(self._endpoint.successors, {address})
+        raised = holders.raised | {address}
+        await self._record.remove(holders._replace(raised=raised))
+        # This flusher waits for these only: no other server may become the primary.
+        replace_successors(self._endpoint.successors, raised)
         failpoint("failover-after-choice")

@@ -5,6 +5,7 @@ connection to one server, so that "which server answered" has one meaning (see `
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -12,8 +13,10 @@ import structlog
 from busyapi.errors import ConfigError, RedisUnavailable
 from busyapi.stream.connection import RedisConnection, ServerError
 from busyapi.stream.credentials import DEFAULT_TLS_FILES, NO_LOGIN, Credentials, TlsFiles
+from busyapi.stream.hedge import ask_in_turn
 from busyapi.stream.host_lookup import HostAddresses, HostLookup, LookupFailure
 from busyapi.stream.keys import PREFIX, PartitionKeys, check_prefix
+from busyapi.stream.silent_nodes import SilentNodes
 from busyapi.stream.successor import has_promoted, open_primary
 
 log = structlog.get_logger()
@@ -22,6 +25,7 @@ MODES = {"redis": "standalone", "redis+sentinel": "sentinel", "redis+cluster": "
 DEFAULT_PORTS = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
 
 Address = tuple[str, int]
+_Primary = tuple[Address, LookupFailure | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +50,12 @@ class Endpoint:
     """The highest version of stream entries that this process writes."""
     successors: set[str] = field(default_factory=set, repr=False, compare=False)
     """The servers that may have replaced the primary before the Sentinels name them."""
+    silent_nodes: SilentNodes = field(default_factory=SilentNodes, repr=False, compare=False)
     _failures: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
     """One number: how often the primary could not be reached."""
     _lookup: HostLookup = field(default_factory=HostLookup, repr=False, compare=False)
     _archives: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
-    """By partition: the archive in its record, as last read from a server that was found by name or
-    address."""
+    """By partition: the archive in its record, as a server that was found by name had it last."""
 
     def key_names(self, partition: int) -> PartitionKeys:
         """Return the names of a partition's keys."""
@@ -72,7 +76,7 @@ class Endpoint:
             else:
                 connection = await self.open_server(address, self.login)
         except RedisUnavailable:
-            # Ask another Sentinel next: one may name a former primary until that is back.
+            # Ask another Sentinel first: one may name a former primary until that is back.
             self._failures[0] += 1
             raise
         connection.lookup_failure = failure or connection.lookup_failure
@@ -132,7 +136,7 @@ class Endpoint:
                 f" be another one: {problem}"
             )
 
-    async def _find_primary(self, partition: int) -> tuple[Address, LookupFailure | None]:
+    async def _find_primary(self, partition: int) -> _Primary:
         """Return an address, and why the lookup of the node that knows it failed.
 
         A node that was removed has no name any more, and its last address may belong to a node of
@@ -142,37 +146,35 @@ class Endpoint:
             return self.hosts[0], None
         problems: dict[str, None] = {}  # in order, each once
         queried_nodes = set()
+        login = self.sentinel_login if self.mode == "sentinel" else self.login
         self._lookup.start_all(host for host, _ in self.hosts)
         first = self._failures[0] % len(self.hosts)
-        for may_use_last in (False, True):
-            for node in self.hosts[first:] + self.hosts[:first]:
-                if node in queried_nodes:
-                    continue
-                target = await self._lookup.resolve(node[0])
-                if target.failure and not may_use_last:
-                    continue
-                queried_nodes.add(node)
+
+        async def ask(node: Address, *, may_use_last: bool) -> _Primary | None:
+            target = await self._lookup.resolve(node[0])
+            if target.failure and not may_use_last:
+                return None
+            queried_nodes.add(node)
+            try:
+                connection = await self.open_server(node, login, target)
                 try:
-                    address = await self._query_host(node, target, partition)
-                except (RedisUnavailable, ServerError) as error:
-                    problems[str(error)] = None
-                else:
-                    if address:
-                        return address, target.failure
-                    problems[f"{node[0]}:{node[1]} does not know"] = None
+                    address = await self._query_primary(connection, node, partition)
+                finally:
+                    await connection.close()
+            except (RedisUnavailable, ServerError) as error:
+                problems[str(error)] = None
+                return None
+            if address is None:
+                problems[f"{node[0]}:{node[1]} does not know"] = None
+            return address and (address, target.failure)
+
+        for may_use_last in (False, True):
+            left = [n for n in self.hosts[first:] + self.hosts[:first] if n not in queried_nodes]
+            if known := await ask_in_turn(left, partial(ask, may_use_last=may_use_last)):
+                return known
         raise RedisUnavailable(
             f"no {self.mode} node knows the primary of partition {partition}: {'; '.join(problems)}"
         )
-
-    async def _query_host(
-        self, node: Address, target: HostAddresses, partition: int
-    ) -> Address | None:
-        login = self.sentinel_login if self.mode == "sentinel" else self.login
-        connection = await self.open_server(node, login, target)
-        try:
-            return await self._query_primary(connection, node, partition)
-        finally:
-            await connection.close()
 
     async def _query_primary(
         self, connection: RedisConnection, node: Address, partition: int

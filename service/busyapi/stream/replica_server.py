@@ -21,6 +21,8 @@ from busyapi.stream.keys import PartitionKeys
 log = structlog.get_logger()
 
 INSPECT_TIMEOUT_SECONDS = 1.0
+CHECK_SECONDS = 0.3
+"""How long a primary may take to answer before it counts as lost."""
 PRIORITY = "replica-priority"
 UNPROMOTABLE, PROMOTABLE = 0, 1
 REWRITE_STATES = ("in_progress", "scheduled")
@@ -160,6 +162,20 @@ def _describe_problem(address: str, settings: dict[str, str], facts: dict[str, s
     if not lines and facts.get("aof_last_bgrewrite_status") != "ok":
         lines.append("the last rewrite of its append-only file failed: see its log")
     return f"replica {address} must not confirm: {'; '.join(lines)}" if lines else ""
+
+
+async def is_working(endpoint: Endpoint, address: str) -> bool | None:
+    """Return whether a primary answers after all, None if it is silent.
+
+    A Sentinel closes the connections to a server that it promotes. And a holder whose priority
+    was raised must confirm until the Sentinels know that it is 0 again.
+    """
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            server = await inspect_replica(endpoint, address, endpoint.key_names(0))
+    except TimeoutError:
+        return None
+    return server.is_primary
 
 
 async def raise_priority(endpoint: Endpoint, address: str) -> None:

@@ -1,22 +1,18 @@
-"""What Sentinels say about the primary, and a failover by them.
+"""What Sentinels say about the primary.
 
 In the tier `replicated` every server has `replica-priority 0`, so Sentinels see that the primary is
 down but promote no server until the flusher has raised the priority of one.
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from busyapi.stream.connection import Command, ServerError
 from busyapi.stream.endpoint import Address, Endpoint
 from busyapi.stream.replica_server import parse_pairs
-from busyapi.stream.sentinel_queries import address_of, ask, flags_of, list_promotable, query
+from busyapi.stream.sentinel_queries import address_of, ask_sentinel, flags_of
 
 LATE_SECONDS = 0.1
 """How long the Sentinels are waited for that have not answered when a majority has."""
-_FINAL = {"NOGOODSLAVE", "INPROG"}
-"""Refusals of a failover that do not depend on how it is asked for."""
 _NOT_ELECTED = {"none", "wait_start"}
 
 
@@ -62,70 +58,12 @@ async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
     )
 
 
-class Start(NamedTuple):
-    """How a failover started."""
-
-    refusal: str = ""
-    """Why none starts, "" if one does."""
-    is_coordinated: bool = False
-    """The primary takes part: it pauses its writes until the other server has them."""
-
-
-async def start_failover(endpoint: Endpoint, down: SentinelPrimary) -> str:
-    """Make one of the Sentinels start a failover now; return why none does, "" if one does."""
-    return (await _start(endpoint, down.sentinels, ())).refusal
-
-
-async def start_handover(endpoint: Endpoint) -> Start:
-    """Make a Sentinel replace a primary that works: together with it if the Sentinel can do that.
-
-    Valkey 9 and newer can. Older ones, and Redis, promote the other server at once.
-    """
-    return await _start(endpoint, endpoint.hosts, ("COORDINATED",))
-
-
-async def repeat_failover(endpoint: Endpoint) -> None:
-    """Make a Sentinel promote the server that another one promoted before it was lost."""
-    await _start(endpoint, endpoint.hosts, ())
-
-
-async def find_unready(endpoint: Endpoint, address: str) -> str:
-    """Return which Sentinels have not read yet that they may promote a server, "" if all have.
-
-    One that does not answer does not count.
-    """
-    replies = await asyncio.gather(*(ask(endpoint, node, "REPLICAS") for node in endpoint.hosts))
-    unready = [
-        f"{host}:{port}"
-        for (host, port), reply in zip(endpoint.hosts, replies, strict=True)
-        if reply is not None and address not in list_promotable(map(parse_pairs, reply))
-    ]
-    if not unready:
-        return ""
-    return f"Sentinel {', '.join(unready)} has not read the priority of {address}"
-
-
-async def _start(endpoint: Endpoint, sentinels: Sequence[Address], words: Command) -> Start:
-    reasons = []
-    for node in sentinels:
-        reply = await query(endpoint, node, "FAILOVER", *words)
-        is_coordinated = bool(words)
-        if words and isinstance(reply, ServerError) and reply.code not in _FINAL:
-            reply = await query(endpoint, node, "FAILOVER")
-            is_coordinated = False
-        is_running = isinstance(reply, ServerError) and reply.code == "INPROG"
-        if is_running or not isinstance(reply, Exception):
-            return Start(is_coordinated=is_coordinated)
-        reasons.append(f"Sentinel {node[0]}:{node[1]}: {reply or 'no reply'}")
-    return Start("; ".join(reasons))
-
-
 async def _ask_most(endpoint: Endpoint, word: str) -> list[Any]:
     """Return the Sentinels' replies, None for one that is late when a majority has answered.
 
     The Sentinel beside a primary that was lost does not answer at all.
     """
-    tasks = [asyncio.ensure_future(ask(endpoint, node, word)) for node in endpoint.hosts]
+    tasks = [asyncio.ensure_future(ask_sentinel(endpoint, node, word)) for node in endpoint.hosts]
     pending = set(tasks)
     try:
         while pending and sum(_has_answered(task) for task in tasks) <= len(tasks) // 2:

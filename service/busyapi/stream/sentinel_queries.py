@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any
 
 from busyapi.errors import RedisUnavailable
@@ -12,13 +13,13 @@ ASK_TIMEOUT_SECONDS = 1.0
 _UNREACHABLE = {"s_down", "o_down", "disconnected"}
 
 
-async def ask(endpoint: Endpoint, node: Address, word: str) -> Any:
+async def ask_sentinel(endpoint: Endpoint, node: Address, word: str) -> Any:
     """Return a Sentinel's reply, None if it does not answer or refuses."""
-    reply = await query(endpoint, node, word)
+    reply = await query_sentinel(endpoint, node, word)
     return None if isinstance(reply, Exception) else reply
 
 
-async def query(endpoint: Endpoint, node: Address, word: str, *more: str) -> Any:
+async def query_sentinel(endpoint: Endpoint, node: Address, word: str, *more: str) -> Any:
     """Return a Sentinel's reply, or the exception that took its place."""
     (reply,) = await query_each(endpoint, node, (word, *more))
     return reply
@@ -30,11 +31,23 @@ async def query_each(endpoint: Endpoint, node: Address, *questions: tuple[str, .
     A question is a word of SENTINEL, and what follows the name of the service.
     """
     commands = [("SENTINEL", word, endpoint.service, *more) for word, *more in questions]
+    silent, asked_at, has_answered = endpoint.silent_nodes, monotonic(), False
+    # A failover whose start is not known would be asked of the next one too.
+    seconds = ASK_TIMEOUT_SECONDS
+    if questions[0][0] != "FAILOVER":
+        seconds = silent.limit_seconds(node, seconds)
     try:
-        async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-            return await query_server(endpoint, node, endpoint.sentinel_login, *commands)
+        async with asyncio.timeout(seconds):
+            replies = await query_server(endpoint, node, endpoint.sentinel_login, *commands)
+            has_answered = True
+            return replies
     except (RedisUnavailable, TimeoutError) as error:
         return [error] * len(commands)
+    finally:
+        if has_answered:
+            silent.record_answer(node)
+        else:  # also if it was late, and the caller waits no longer
+            silent.record_silence(node, monotonic() - asked_at)
 
 
 def list_promotable(replicas: Iterable[dict[str, str]]) -> frozenset[str]:

@@ -9,8 +9,8 @@ from busyapi.stream.sentinel_queries import (
     address_of,
     flags_of,
     list_promotable,
-    query,
     query_each,
+    query_sentinel,
 )
 
 _PROMOTING = {"send_slaveof_noone", "wait_promotion"}
@@ -93,7 +93,9 @@ async def read_view(endpoint: Endpoint) -> SentinelView | None:
 
 async def _find_obstacle(endpoint: Endpoint) -> str:
     """Return why no Sentinel has a quorum and a majority, "" if one has both."""
-    replies = await asyncio.gather(*(query(endpoint, node, "CKQUORUM") for node in endpoint.hosts))
+    replies = await asyncio.gather(
+        *(query_sentinel(endpoint, node, "CKQUORUM") for node in endpoint.hosts)
+    )
     if not all(isinstance(reply, Exception) for reply in replies):
         return ""
     return "; ".join(

@@ -42,4 +42,4 @@ class SilenceWatch:
             except RedisUnavailable:
                 pass  # no other server says so
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)
-        self._fail("it has not replied, and has been replaced")
+        self._fail("it has not replied, and is down or has been replaced")

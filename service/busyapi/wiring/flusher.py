@@ -41,6 +41,7 @@ def run_flusher(settings: Settings, partition: int) -> int:
         segment_bytes=settings.segment_bytes,
         segment_age=settings.segment_age,
         retention_days=settings.retention_days,
+        format=settings.archive_format,
     )
     folder = UnrecoveredFolder(archive_config)
     replicas = ReplicaKeeper(

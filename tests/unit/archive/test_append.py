@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from busyapi import failpoints
-from busyapi.archive import fsync, segment
+from busyapi.archive import fsync, index_file, segment
 from busyapi.archive.format import UsageBatch
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveError, ArchiveFull, FsyncFailed
@@ -18,6 +18,7 @@ from busyapi.ids import Seq
 from testkit.archive.builder import (
     RECEIVED_MS,
     abandon_writer,
+    find_open_segment,
     find_segments,
     list_file_names,
     make_batch,
@@ -38,7 +39,7 @@ def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
 def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
     """Make a failpoint fail with an errno at every hit."""
     actions = {name: failpoints._Action("eio" if number == errno.EIO else "enospc", 0, 0)}
-    for module in (fsync, segment):
+    for module in (fsync, index_file, segment):
         monkeypatch.setattr(module, "failpoint", failpoints.make_failpoint(actions))
 
 
@@ -115,8 +116,9 @@ def test_nothing_is_readable_before_it_is_synced(
     assert writer.find_line(Seq(2)) is not None
 
 
+@pytest.mark.formats(1, 2)
 def test_every_change_is_synced_before_it_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive_format: int
 ) -> None:
     """Compare the order of system calls with the one that survives a power cut."""
     calls: list[str] = []
@@ -140,7 +142,12 @@ def test_every_change_is_synced_before_it_counts(
     writer.append([make_batch(2)])
     writer.record_gap(Seq(3), "why")
     day = next(tmp_path.glob("p00/*-*")).name
-    open_name = "usages-p00-0000000000000001.ndjson.zst.open"
+    name = "usages-p00-0000000000000001-0000000000000002"
+    open_name = "usages-p00-0000000000000001-open.ndjson.zst"
+    finish = [f"write _{name}.index", f"sync _{name}.index", f"rename to _{name}.index"]
+    if archive_format == 1:
+        open_name = "usages-p00-0000000000000001.ndjson.zst.open"
+        finish = [f"write {open_name}", f"sync {open_name}"]  # the footer
     gap = "gap-p00-0000000000000003-0000000000000003.json"
     assert calls == [
         "sync p00",  # the day's folder exists
@@ -151,9 +158,8 @@ def test_every_change_is_synced_before_it_counts(
         f"write {open_name}",
         f"sync {open_name}",
         "write highwater",
-        f"write {open_name}",  # the footer
-        f"sync {open_name}",
-        "rename to usages-p00-0000000000000001-0000000000000002.ndjson.zst",
+        *finish,
+        f"rename to {name}.ndjson.zst",
         f"sync {day}",
         "sync highwater",
         "sync p00",
@@ -216,7 +222,7 @@ def test_a_write_that_fails_midway_is_cut_off_and_works_later(
         for _ in range(2):
             with pytest.raises(ArchiveFull):
                 writer.append([make_batch(2, 5)])
-            assert next(tmp_path.rglob("*.open")).stat().st_size == size
+            assert find_open_segment(tmp_path).stat().st_size == size
     assert writer.find_line(Seq(1)) is not None
     writer.append([make_batch(2, 5)])
     writer.close()
@@ -251,15 +257,22 @@ CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
 }
 
 
+@pytest.mark.formats(1, 2)
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(
     "failpoint", ["archive-write", "archive-before-rename", "archive-write-small"]
 )
 def test_a_full_volume_refuses_a_change_and_accepts_it_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failpoint: str, change: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    archive_format: int,
+    failpoint: str,
+    change: str,
 ) -> None:
     writer = recover_writer(tmp_path, segment_bytes=1)
     writer.append([make_batch(1, 9)])
+    if (failpoint, archive_format) == ("archive-write", 2):
+        failpoint = "archive-write-index"
     if failpoint == "archive-write-small":
         writer.roll_if_due()
     with monkeypatch.context() as patched:

@@ -147,6 +147,7 @@ def test_an_id_below_the_retention_floor_is_no_longer_kept(run: Run, root: Path)
     assert "retention" in result.err
 
 
+@pytest.mark.formats(1)
 @pytest.mark.parametrize("at", [80, -60])
 def test_cat_and_export_continue_after_damage_and_report_it(
     run: Run, root: Path, tmp_path: Path, at: int

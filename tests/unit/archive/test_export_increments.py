@@ -28,6 +28,7 @@ from testkit.archive.builder import (
     abandon_writer,
     change_identity,
     find_open_segment,
+    find_open_segments,
     make_batch,
     recover_writer,
     write_blocks,
@@ -100,7 +101,7 @@ class Archive:
             writer.close()
         if action == "tear":
             folder = self.root / f"p{partition:02}"
-            (path,) = folder.rglob("*.open")
+            (path,) = find_open_segments(folder)
             with path.open("ab") as file:
                 file.write(path.read_bytes()[: 40 + count])
 

@@ -14,8 +14,8 @@ from busyapi.archive import paths
 from busyapi.archive.format import (
     BLOCK_SIZE,
     BlockHeader,
-    Footer,
     SegmentIndex,
+    SegmentSummary,
     UsageBatch,
     decode_block_header,
     decode_footer,
@@ -29,6 +29,7 @@ from busyapi.ids import Seq, make_usage_id
 from busyapi.usage_json import render_usage
 from testkit.archive.builder import (
     RECEIVED_MS,
+    find_open_segment,
     find_segments,
     make_batch,
     make_usage,
@@ -71,7 +72,7 @@ def test_a_block_header_reads_back_and_every_changed_byte_is_seen() -> None:
 def test_a_footer_reads_back_and_every_changed_byte_of_its_body_is_seen() -> None:
     index = SegmentIndex()
     index.add(0, BLOCK)
-    footer = Footer(1, 4, Seq(8), Seq(9), 2, 300, index, 1068, b"s" * 32)
+    footer = SegmentSummary(1, 4, Seq(8), Seq(9), 2, 300, index, 1068, b"s" * 32)
     body = encode_footer(footer)
     raw = body + encode_trailer(b"s" * 32, len(body) + 44)
     decoded = decode_footer(raw, 1068)
@@ -111,7 +112,8 @@ def test_names_sort_as_seqs_do() -> None:
     assert sorted(names) == names
 
 
-def test_a_finished_segment_matches_the_format_document(tmp_path: Path) -> None:
+@pytest.mark.formats(1)
+def test_a_finished_segment_of_format_1_matches_the_format_document(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path, 1, 2)
     writer.append([make_batch(1, 3, received_ms=RECEIVED_MS + 5), make_batch(4, 1)])
     writer.append([make_batch(5, 2)])
@@ -136,13 +138,14 @@ def test_a_finished_segment_matches_the_format_document(tmp_path: Path) -> None:
     assert struct.unpack_from("<I8s", footer, 176) == (len(footer), b"busyapi\x01")
 
 
+@pytest.mark.formats(1, 2)
 @pytest.mark.skipif(not shutil.which("zstd"), reason="zstd is not installed")
 def test_the_zstd_tool_reads_segments_finished_and_open(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1, 3)])
     writer.append([make_batch(4, 2)])
     open_text = subprocess.run(
-        ["zstd", "-dc"], input=next(tmp_path.rglob("*.open")).read_bytes(), check=True,
+        ["zstd", "-dc"], input=find_open_segment(tmp_path).read_bytes(), check=True,
         capture_output=True,
     ).stdout  # fmt: skip
     writer.close()

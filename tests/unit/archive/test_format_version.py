@@ -19,7 +19,9 @@ from testkit.archive.builder import (
     write_blocks,
 )
 
-MAGIC, NEWER = b"busyapi\x01", b"busyapi\x02"
+pytestmark = pytest.mark.formats(1)
+"""Segments of format 2 have no version: partition.json has it."""
+MAGIC, NEWER = b"busyapi\x01", b"busyapi\x03"
 HEADER = 68
 
 
@@ -56,7 +58,9 @@ def test_segment_of_a_later_version_stops_recovery_and_stays_as_it_is(
     make_newer(path)
     before = read_segments(tmp_path)
     for _ in range(2):
-        with pytest.raises(UnknownVersion, match=r"is of format 2, and busyapi .* reads format 1"):
+        with pytest.raises(
+            UnknownVersion, match=r"is of format 3, and busyapi .* reads formats 1 to 2"
+        ):
             recover_writer(tmp_path)
     assert read_segments(tmp_path) == before
     # The lock was released, so that the right version can begin.
@@ -111,14 +115,12 @@ def test_identity_and_records_of_a_later_version_are_not_called_damaged(
     (gap,) = tmp_path.rglob("gap-*.json")
     for path in (gap, tmp_path / "p00" / "partition.json"):
         members = json.loads(path.read_bytes())
-        # The format 2 of partition.json has strides.
-        later = 2 if path == gap else 3
-        path.write_text(json.dumps(members | {"format": later, "new": [1]}))
+        path.write_text(json.dumps(members | {"format": 3, "new": [1]}))
         if path != gap:
             with pytest.raises(UnknownVersion, match="format 3"):
                 recover_writer(tmp_path)
         assert cli.main(["archive", "verify", "--dir", str(tmp_path)]) == 1
-        assert f"is of format {later}" in "".join(capsys.readouterr())
+        assert "is of format 3" in "".join(capsys.readouterr())
         path.write_text(json.dumps(members))
     assert cli.main(["archive", "verify", "--dir", str(tmp_path)]) == 0
 
@@ -129,7 +131,7 @@ def test_commands_report_a_segment_of_a_later_version(
 ) -> None:
     make_newer(finish(tmp_path))
     assert cli.main(["archive", command, "--dir", str(tmp_path)]) == 1
-    assert "is of format 2, and busyapi" in "".join(capsys.readouterr())
+    assert "is of format 3, and busyapi" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("state", ["finished", "open"])

@@ -20,6 +20,7 @@ from busyapi.strides import Strides
 from testkit.archive.builder import (
     DAY_MS,
     abandon_writer,
+    find_open_segments,
     list_file_names,
     make_batch,
     now_ms,
@@ -103,6 +104,7 @@ def test_append_on_a_full_volume_deletes_expired_segments_and_continues(
     assert read_ids(volume) == list(range(OLD + 1, cursor + 2))
 
 
+@pytest.mark.formats(1, 2)
 @pytest.mark.parametrize("kind", KINDS, ids=KIND_NAMES)
 def test_a_killed_writer_recovers_on_a_full_volume_by_deleting_expired_segments(
     volume: Path, kind: tuple[bool, bool]
@@ -110,7 +112,7 @@ def test_a_killed_writer_recovers_on_a_full_volume_by_deleting_expired_segments(
     writer = fill_archive(volume, with_reserve=kind[0], by_0_2_0=kind[1])
     cursor = writer.cursor
     abandon_writer(writer)
-    assert any(name.endswith(".open") for name in list_file_names(volume))
+    assert find_open_segments(volume)
     # A larger bound must be on disk before it applies: that needs no space either.
     writer = recover_writer(volume, bound=9000, retention_days=KEEP_DAYS)
     assert (writer.cursor, writer.identity.bound) == (cursor, 9000)
@@ -140,19 +142,20 @@ def test_a_clean_stop_on_a_full_volume_finishes_the_segment_in_the_reserve(volum
     writer = fill_archive(volume, with_reserve=True)
     cursor = writer.cursor
     writer.close()
-    assert not any(name.endswith(".open") for name in list_file_names(volume))
+    assert not find_open_segments(volume)
     writer = recover_writer(volume)  # there is nothing to copy
     assert writer.cursor == cursor
     writer.close()
 
 
+@pytest.mark.formats(1, 2)
 def test_a_stop_without_room_for_the_footer_is_recovered_by_deleting_segments(
     volume: Path,
 ) -> None:
     writer = fill_archive(volume, with_reserve=False)
     cursor = writer.cursor
     writer.close()
-    assert any(name.endswith(".open") for name in list_file_names(volume))
+    assert find_open_segments(volume)
     writer = recover_writer(volume, retention_days=KEEP_DAYS)
     assert (writer.cursor, list_expired(volume)) == (cursor, [])
     writer.close()
@@ -182,6 +185,7 @@ def test_a_reserve_that_was_created_without_space_gets_it(tmp_path: Path) -> Non
     assert path.stat().st_blocks * 512 >= disk_reserve.RESERVE_BYTES
 
 
+@pytest.mark.formats(1, 2)
 def test_a_footer_of_a_file_that_could_not_be_renamed_leaves_nothing_in_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

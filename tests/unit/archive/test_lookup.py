@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from busyapi.archive import lookup, paths, segment
-from busyapi.archive.format import Footer
-from busyapi.archive.paths import utc_day
-from busyapi.archive.reader import read_footer
+from busyapi.archive.format import SegmentSummary
+from busyapi.archive.paths import ArchiveFile, utc_day
+from busyapi.archive.reader import read_summary
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveDamaged, UsageExpired
 from busyapi.ids import Seq
@@ -40,6 +40,7 @@ def age(root: Path, days: int) -> None:
         folder.rename(folder.with_name(utc_day(seconds)))
 
 
+@pytest.mark.formats(1, 2)
 def test_every_seq_is_found_at_every_boundary_and_no_other(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path, segment_bytes=1)
     writer.append([make_batch(1, 3), make_batch(4)])
@@ -68,6 +69,7 @@ def test_ids_of_several_partitions_are_those_of_their_seqs(tmp_path: Path) -> No
     writer.close()
 
 
+@pytest.mark.formats(1, 2)
 def test_lookups_keep_few_footers_and_read_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,17 +79,17 @@ def test_lookups_keep_few_footers_and_read_no_other_file(
         writer.roll_if_due()
     reads: list[int] = []
 
-    def count(fd: int) -> Footer | None:
+    def count(fd: int, folder: Path, file: ArchiveFile) -> SegmentSummary | None:
         reads.append(fd)
-        return read_footer(fd)
+        return read_summary(fd, folder, file)
 
-    monkeypatch.setattr(lookup, "read_footer", count)
+    monkeypatch.setattr(lookup, "read_summary", count)
     for _ in range(3):
         assert find_id(writer, 17) == 17
     assert len(reads) == 1
     for seq in range(1, 31):
         assert find_id(writer, seq) == seq
-    assert writer._lookup._footer.cache_info().currsize == lookup.FOOTER_CACHE_SIZE
+    assert writer._lookup._summary.cache_info().currsize == lookup.SUMMARY_CACHE_SIZE
     writer.close()
 
 
@@ -110,6 +112,7 @@ def test_while_a_segment_is_finished_its_lines_are_found(
     writer.close()
 
 
+@pytest.mark.formats(1, 2)
 @pytest.mark.parametrize("where", ["block", "footer", "open", "missing"])
 def test_a_damaged_block_is_not_returned(tmp_path: Path, where: str) -> None:
     writer = recover_writer(tmp_path)
@@ -179,12 +182,12 @@ def test_damage_in_an_open_segment_is_counted_once_even_after_it_is_finished(
 def test_a_segment_rolls_at_its_size_its_age_its_blocks_and_at_midnight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = recover_writer(tmp_path, segment_bytes=300, segment_age=1e9)
+    writer = recover_writer(tmp_path, segment_bytes=200, segment_age=1e9)
     assert not writer.roll_if_due()
     writer.append([make_batch(1)])
     assert not writer.roll_if_due()
     writer.append([make_batch(2)])
-    assert writer.stats.open_bytes >= 300
+    assert writer.stats.open_bytes >= 200
     assert writer.roll_if_due()
     assert (writer.stats.open_bytes, writer.stats.finished_segments) == (0, 1)
 

@@ -23,6 +23,7 @@ from busyapi.errors import (
 )
 from busyapi.ids import Seq
 from testkit.archive.builder import (
+    FRAME_MAGIC,
     abandon_writer,
     change_identity,
     find_open_segment,
@@ -47,7 +48,8 @@ def recover_and_append(root: Path) -> tuple[int, int, list[str]]:
     return result
 
 
-def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
+@pytest.mark.formats(1, 2)
+def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path, archive_format: int) -> None:
     writer = recover_writer(tmp_path / "deep" / "root", 2, 4, bound=500)
     assert (
         writer.cursor,
@@ -62,7 +64,7 @@ def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
     )
     members = json.loads((tmp_path / "deep/root/p02/partition.json").read_text())
     expected = {
-        "format": 1,
+        "format": archive_format,
         "archive": writer.identity.archive_id,
         "partition": 2,
         "partitions": 4,
@@ -73,13 +75,14 @@ def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.formats(1, 2)
 def test_an_open_segment_becomes_a_finished_one(tmp_path: Path) -> None:
     path = write_blocks(tmp_path, 3, 1, 2)
     segment_blocks = list(read_blocks(path))
     assert recover_and_append(tmp_path) == (6, 6, [])
     assert list_file_names(tmp_path)[0] == "usages-p00-0000000000000001-0000000000000006.ndjson.zst"
     assert list(read_blocks(find_segments(tmp_path)[0])) == segment_blocks
-    assert not list(tmp_path.rglob("*.open"))
+    assert not path.exists()
     assert read_ids(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
 
 
@@ -92,6 +95,7 @@ def test_an_old_open_file_is_never_written_again(tmp_path: Path) -> None:
     assert new_path.stat().st_ino != old_inode
 
 
+@pytest.mark.formats(1, 2)
 def test_a_tail_torn_at_any_length_is_cut_back_to_the_cursor(fast_path: Path) -> None:
     whole = write_blocks(fast_path / "whole", 2, 1, 3)
     ends = [block.end for block in read_blocks(whole)]
@@ -142,6 +146,7 @@ def recover_cursor(root: Path) -> int:
     return writer.cursor
 
 
+@pytest.mark.formats(1, 2)
 def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
     fast_path: Path,
 ) -> None:
@@ -151,6 +156,12 @@ def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
         root = fast_path / "damaged"
         shutil.copytree(fast_path / "whole", root)
         find_open_segment(root).write_bytes(data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :])
+        if list(read_blocks(find_open_segment(root))) == segment_blocks:
+            # Some bits of a zstd frame mean nothing: its content and checksum stay the same.
+            assert data.startswith(FRAME_MAGIC)
+            assert recover_and_append(root) == (6, 6, [])
+            shutil.rmtree(root)
+            continue
         lost = segment_blocks[0] if at < segment_blocks[1].offset else segment_blocks[1]
         intact_ids = [n for n in range(1, 7) if not lost.first <= n <= lost.last]
 
@@ -181,6 +192,7 @@ def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
         shutil.rmtree(root)
 
 
+@pytest.mark.formats(1, 2)
 def test_a_changed_byte_anywhere_in_the_newest_segment_loses_no_other_block(
     fast_path: Path,
 ) -> None:
@@ -202,12 +214,16 @@ def test_a_changed_byte_anywhere_in_the_newest_segment_loses_no_other_block(
         shutil.rmtree(root)
 
 
-def test_two_damaged_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
+@pytest.mark.formats(1, 2)
+def test_two_damaged_files_of_one_name_are_both_kept(tmp_path: Path, archive_format: int) -> None:
     write_blocks(tmp_path, 2)
     recover_writer(tmp_path).close()
     for n in (1, 2):
         path = find_segments(tmp_path)[0]
-        path.write_bytes(path.read_bytes()[:-1])  # only the footer: every block is salvaged
+        # After the blocks, in format 1 in the footer: every block is salvaged.
+        path.write_bytes(
+            path.read_bytes()[:-1] if archive_format == 1 else path.read_bytes() + b"x"
+        )
         writer = recover_writer(tmp_path)
         assert (writer.cursor, writer.stats.highest_seq, len(writer.damage_reports)) == (2, 2, 1)
         writer.close()
@@ -272,6 +288,7 @@ def test_a_finished_segment_and_its_open_source_count_once(tmp_path: Path) -> No
     assert read_ids(tmp_path) == [1, 2, 3, 4]
 
 
+@pytest.mark.formats(1, 2)
 def test_an_open_segment_with_a_footer_is_finished_again(tmp_path: Path) -> None:
     """The process died between footer and rename."""
     write_blocks(tmp_path, 2, 1)
@@ -366,6 +383,7 @@ def test_partition_that_never_existed_gets_no_archive(tmp_path: Path) -> None:
         recover_writer(tmp_path, 4, 4)
 
 
+@pytest.mark.formats(1, 2)
 def test_strides_change_between_segments_and_are_read_again(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path, 1, 4)
     writer.append([make_batch(1, 3)])

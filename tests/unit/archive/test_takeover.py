@@ -104,11 +104,11 @@ def test_an_open_segment_of_the_new_writer_at_the_same_path_stays(
     new_writer.close()
     new_writer = recover_writer(tmp_path)
     (finished,) = tmp_path.rglob("*.ndjson.zst")
-    finished.rename(finished.with_name("usages-p00-0000000000000001.ndjson.zst.open"))
+    finished.rename(finished.with_name("usages-p00-0000000000000001-open.ndjson.zst"))
     with pytest.raises(ArchiveTakenOver):
         old_writer.roll_if_due()
     old_writer.close()
-    assert list_file_names(tmp_path) == ["usages-p00-0000000000000001.ndjson.zst.open"]
+    assert list_file_names(tmp_path) == ["usages-p00-0000000000000001-open.ndjson.zst"]
     with pytest.raises(ArchiveTakenOver, match="made by another process"):
         new_writer._begin_segment(Seq(1))
     abandon_writer(new_writer)
@@ -118,7 +118,7 @@ def test_close_without_finishing_leaves_the_open_segment_for_recovery(tmp_path: 
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1, 2)])
     writer.close(finish=False)
-    assert list_file_names(tmp_path) == ["usages-p00-0000000000000001.ndjson.zst.open"]
+    assert list_file_names(tmp_path) == ["usages-p00-0000000000000001-open.ndjson.zst"]
     next_writer = recover_writer(tmp_path)
     assert next_writer.cursor == 2
     next_writer.close()

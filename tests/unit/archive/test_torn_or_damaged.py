@@ -10,12 +10,15 @@ import pytest
 
 from busyapi import archive
 from busyapi.archive import folder, high_water, identity, paths
+from busyapi.archive.compression import compress
+from busyapi.archive.format import render_lines
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged, LossSuspected
 from busyapi.ids import Seq
 from testkit.archive.builder import (
     abandon_writer,
     find_open_segment,
+    find_open_segments,
     make_batch,
     read_blocks,
     read_ids,
@@ -56,6 +59,7 @@ def list_problems(root: Path) -> list[tuple[str, str]]:
     return [(problem.kind, problem.where) for report in reports for problem in report.problems]
 
 
+@pytest.mark.formats(1, 2)
 @pytest.mark.parametrize("at", [0, 8, 24, 60, 70, -1])
 def test_a_published_last_block_that_has_changed_is_set_aside_and_halts(
     root: Path, at: int
@@ -85,6 +89,7 @@ def find_last_block(root: Path) -> int:
     return list(read_blocks(find_open_segment(root)))[-1].offset
 
 
+@pytest.mark.formats(1, 2)
 @pytest.mark.parametrize("cut", ["within the last block", "at its begin"])
 def test_a_published_last_block_that_was_cut_off_halts(root: Path, cut: str) -> None:
     path, start = find_open_segment(root), find_last_block(root)
@@ -97,6 +102,7 @@ def test_a_published_last_block_that_was_cut_off_halts(root: Path, cut: str) -> 
     abandon_writer(writer)
 
 
+@pytest.mark.formats(1)
 @pytest.mark.parametrize("mark", [3, None])
 def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_a_damage_report(
     root: Path, mark: int | None
@@ -151,6 +157,7 @@ def test_a_block_in_doubt_does_not_stop_retention_on_a_full_volume(tmp_path: Pat
     assert folder._delete_expired(tmp_path / "p00", partition_identity, 1, []).kept_from == 4
 
 
+@pytest.mark.formats(1, 2)
 def test_a_gap_over_a_block_in_doubt_keeps_it(root: Path) -> None:
     """Redis has lost its data: the kept block may be the only copy."""
     data = change_last_block(root, 70)
@@ -163,6 +170,7 @@ def test_a_gap_over_a_block_in_doubt_keeps_it(root: Path) -> None:
     assert read_set_aside(root) == {"torn": data}
 
 
+@pytest.mark.formats(1, 2)
 def test_a_block_in_doubt_without_a_header_is_kept_while_it_may_be_the_only_copy(
     root: Path,
 ) -> None:
@@ -179,11 +187,16 @@ def test_a_block_in_doubt_without_a_header_is_kept_while_it_may_be_the_only_copy
     assert read_set_aside(root) == {}
 
 
-def test_a_writer_killed_repeatedly_leaves_nothing_set_aside(root: Path) -> None:
+@pytest.mark.formats(1, 2)
+def test_a_writer_killed_repeatedly_leaves_nothing_set_aside(
+    root: Path, archive_format: int
+) -> None:
     for n in range(6):
         path = find_open_segment(root)
         whole = path.read_bytes()
         block = whole[: next(read_blocks(path)).end]
+        if archive_format > 1:
+            block = compress(render_lines([make_batch(7 + n, 3)], 0, 1))
         path.write_bytes(whole + block[: [1, 15, 16, 67, 68, len(block) - 1][n]])
         writer = recover_writer(root)
         assert (writer.damage_reports, writer.stats.damaged_files) == ([], 0)
@@ -193,6 +206,7 @@ def test_a_writer_killed_repeatedly_leaves_nothing_set_aside(root: Path) -> None
     assert read_set_aside(root) == {}
 
 
+@pytest.mark.formats(1)
 def test_zeros_and_a_footer_cut_short_are_torn(root: Path) -> None:
     """A power cut kept only the file's size; a kill came while the segment was finished."""
     whole = find_open_segment(root).read_bytes()
@@ -214,6 +228,47 @@ def test_zeros_and_a_footer_cut_short_are_torn(root: Path) -> None:
     assert read_set_aside(root) == {}
 
 
+def test_a_frame_that_lacks_pages_is_kept_in_doubt(root: Path) -> None:
+    """A power cut kept a part of the last frame, and zeros where the rest was."""
+    path = find_open_segment(root)
+    whole = path.read_bytes()
+    frame = compress(render_lines([make_batch(7, 3)], 0, 1))
+    for at in range(4, len(frame) - 1):
+        path = find_open_segment(root)
+        whole = path.read_bytes()
+        path.write_bytes(whole + frame[:at] + bytes(len(frame) - at))
+        set_high_water(root, 6)
+        assert list_problems(root) == []
+        writer = recover_writer(root)
+        assert (writer.cursor, writer.damage_reports) == (6, [])
+        if frame[at:].strip(b"\0"):
+            assert list(read_set_aside(root)) == ["torn"], f"{at} bytes"
+            next(root.rglob("*.torn")).unlink()
+        writer.close()
+        (finished,) = root.rglob("*.ndjson.zst")
+        finished.rename(finished.with_name(path.name))
+
+
+def test_frames_of_other_usages_after_the_last_block_are_kept_in_doubt(root: Path) -> None:
+    """Neither a killed process nor a power cut writes lines of other ids."""
+    path = find_open_segment(root)
+    data = path.read_bytes() + compress(render_lines([make_batch(70, 3)], 0, 1))[:-2]
+    path.write_bytes(data)
+    writer = recover_writer(root)
+    assert (writer.cursor, read_set_aside(root)) == (6, {"torn": data})
+    writer.close()
+
+
+def test_zeros_after_the_last_frame_are_torn(root: Path) -> None:
+    """A power cut kept only the file's size."""
+    path = find_open_segment(root)
+    path.write_bytes(path.read_bytes() + bytes(5000))
+    writer = recover_writer(root)
+    assert (writer.cursor, writer.damage_reports, read_set_aside(root)) == (6, [], {})
+    writer.close()
+
+
+@pytest.mark.formats(1, 2)
 def test_blocks_under_another_name_are_not_deleted(root: Path) -> None:
     """The file's name begins at 5, but its contents count."""
     path = find_open_segment(root)
@@ -224,6 +279,7 @@ def test_blocks_under_another_name_are_not_deleted(root: Path) -> None:
     assert read_ids(root) == list(range(1, 7))
 
 
+@pytest.mark.formats(1, 2)
 def test_damage_in_an_open_segment_that_is_already_copied_is_ignored(root: Path) -> None:
     """Recovery died before the unlink. Then the disk changed the file, which no longer counts."""
     path = find_open_segment(root)
@@ -234,7 +290,7 @@ def test_damage_in_an_open_segment_that_is_already_copied_is_ignored(root: Path)
     writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq, writer.damage_reports) == (6, 6, [])
     writer.close()
-    assert not list(root.rglob("*.open"))
+    assert not find_open_segments(root)
 
 
 def test_the_mark_is_exact_after_a_kill_and_only_grows(root: Path) -> None:

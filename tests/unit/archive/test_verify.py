@@ -22,6 +22,7 @@ from busyapi.archive_cli.query import select_lines
 from busyapi.archive_cli.snapshot import ArchiveNotFound
 from busyapi.archive_cli.verify import ArchiveProblem, PartitionReport, verify_archive
 from busyapi.ids import Seq
+from busyapi.strides import IdScheme
 from testkit.archive.builder import (
     RECEIVED_MS,
     abandon_writer,
@@ -86,6 +87,7 @@ def parse_record(data: bytes) -> dict[str, Any]:
     return {name: record[name] for name in record if name not in {"why", "when"}}
 
 
+@pytest.mark.formats(1, 2)
 def test_every_changed_byte_of_every_file_is_found(root: Path) -> None:
     for path in sorted(root.glob("p00/*/*")):
         data = path.read_bytes()
@@ -96,17 +98,19 @@ def test_every_changed_byte_of_every_file_is_found(root: Path) -> None:
             if problems:
                 kind = "unknown" if parse_record(changed).get("format", 1) > 1 else "damaged"
                 assert {problem.kind for problem in problems} == {kind}
-                assert all(path.name in problem.detail for problem in problems)
+                name = path.name.removeprefix("_").removesuffix(".index")
+                assert all(name in problem.detail for problem in problems)
             else:
-                assert path.suffix != ".zst", f"{path.name}, byte {at}"
+                assert path.suffix not in {".zst", ".index"}, f"{path.name}, byte {at}"
                 assert parse_record(changed) == parse_record(data), f"{path.name}, byte {at}"
                 assert path.suffix == ".json" or changed.endswith(b"\nraw")
         path.write_bytes(data)
     assert not check(root).problems
 
 
+@pytest.mark.formats(1, 2)
 def test_every_length_that_a_file_is_cut_to_is_found(root: Path) -> None:
-    for path in sorted(root.glob("p00/*/usages*")):
+    for path in sorted(root.glob("p00/*/*usages*")):
         data = path.read_bytes()
         for length in range(len(data)):
             path.write_bytes(data[:length])
@@ -114,6 +118,7 @@ def test_every_length_that_a_file_is_cut_to_is_found(root: Path) -> None:
         path.write_bytes(data)
 
 
+@pytest.mark.formats(1, 2)
 def test_damage_is_reported_with_the_ids_in_doubt(root: Path) -> None:
     path = find_segments(root)[0]
     second = list(read_blocks(path))[1]
@@ -184,12 +189,14 @@ def replace_in_lines(old: bytes, new: bytes) -> Callable[[list[bytes]], list[byt
     return lambda lines: [line.replace(old, new) for line in lines]
 
 
+@pytest.mark.formats(1)
 def test_a_segment_rewritten_without_a_change_has_no_problem(root: Path) -> None:
     """This is the control of the tests below: they detect the change, not the rewrite."""
     rewrite_segment(find_first(root, "usages*6-*8.ndjson.zst"), list)
     assert not check(root).problems
 
 
+@pytest.mark.formats(1)
 @pytest.mark.parametrize(
     ("change", "where"),
     [
@@ -214,6 +221,7 @@ def test_wrong_lines_under_valid_checksums_are_reported(
     assert list_problems(root) == [("damaged", where)]
 
 
+@pytest.mark.formats(1)
 @pytest.mark.parametrize("at", [16, 20, 24, 32, 40, 48, 60, 68, 76, 84, 92])
 def test_a_wrong_footer_under_valid_checksums_is_reported(root: Path, at: int) -> None:
     path = find_first(root, "usages*6-*8.ndjson.zst")
@@ -225,6 +233,7 @@ def test_a_wrong_footer_under_valid_checksums_is_reported(root: Path, at: int) -
     assert list_problems(root) == [("damaged", "")]
 
 
+@pytest.mark.formats(1)
 def test_a_footer_with_the_sha256_of_other_bytes_is_reported(root: Path) -> None:
     path = find_segments(root)[0]
     data = bytearray(path.read_bytes())
@@ -234,6 +243,7 @@ def test_a_footer_with_the_sha256_of_other_bytes_is_reported(root: Path) -> None
     assert "SHA-256" in problem.detail
 
 
+@pytest.mark.formats(1, 2)
 def test_an_open_segment_counts_up_to_its_last_whole_block(root: Path) -> None:
     path = write_blocks(root, 2, 1)
     path.write_bytes(path.read_bytes()[:-1])
@@ -246,6 +256,7 @@ def test_an_open_segment_counts_up_to_its_last_whole_block(root: Path) -> None:
     assert "ids 14 to 15" in note
 
 
+@pytest.mark.formats(1, 2)
 def test_damage_within_an_open_segment_is_reported(root: Path) -> None:
     path = write_blocks(root, 2, 1)
     data = bytearray(path.read_bytes())
@@ -254,6 +265,7 @@ def test_damage_within_an_open_segment_is_reported(root: Path) -> None:
     assert list_problems(root) == [("damaged", "ids 14 to 15")]
 
 
+@pytest.mark.formats(1, 2)
 def test_bytes_between_two_blocks_are_reported(root: Path) -> None:
     path = write_blocks(root, 2, 1)
     data, second = path.read_bytes(), list(read_blocks(path))[1].offset
@@ -339,7 +351,7 @@ def test_files_below_the_retention_floor_are_noted(root: Path) -> None:
 
 
 def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> None:
-    writer = recover_writer(fast_path, segment_bytes=3000)
+    writer = recover_writer(fast_path, segment_bytes=1500)
     writer.append([make_batch(1)])
 
     def archive() -> None:
@@ -364,6 +376,7 @@ def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> N
     abandon_writer(writer)
 
 
+@pytest.mark.formats(1, 2)
 @pytest.mark.parametrize("file_end", ["within the second", "behind the second"])
 def test_blocks_written_after_a_torn_one_was_read_do_not_make_it_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_end: str
@@ -380,7 +393,9 @@ def test_blocks_written_after_a_torn_one_was_read_do_not_make_it_damage(
         real = os.fstat(file.fileno())
         old_stat = os.stat_result([*real[:6], end, *real[7:]])
         monkeypatch.setattr(os, "fstat", lambda _: old_stat)
-        assert [block.end for block in scan_blocks(file.fileno())] == [first.end]
+        assert [block.end for block in scan_blocks(file.fileno(), IdScheme.fixed(0, 1))] == [
+            first.end
+        ]
 
 
 def test_memory_does_not_grow_with_the_archive(fast_path: Path) -> None:
@@ -404,6 +419,7 @@ def test_memory_does_not_grow_with_the_archive(fast_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.formats(1, 2)
 def test_verify_and_cat_follow_a_segment_that_was_finished_after_they_listed_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from busyapi.archive_cli.selection import SelectedLines
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged
-from testkit.archive.builder import abandon_writer, make_batch, recover_writer
+from testkit.archive.builder import abandon_writer, find_open_segments, make_batch, recover_writer
 from testkit.archive.damage import DAMAGES, Archive, Damage, Expected, make_archive
 
 
@@ -79,6 +79,7 @@ def read_lines(partitions: list[ArchivePartition], reports: list[str]) -> Iterat
             yield from lines.splitlines()
 
 
+@pytest.mark.formats(1, 2)
 @seed(13)
 @settings(
     max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -135,7 +136,7 @@ def check_recovery(archives: list[Archive], expected: Expected, readable: list[i
     is_damage_kept = False
     for archive in archives:
         root = archive.folder.parent
-        before = {path.read_bytes() for path in archive.folder.rglob("*.open")}
+        before = {path.read_bytes() for path in find_open_segments(archive.folder)}
         try:
             writer = recover_writer(root, archive.partition, archive.partitions)
         except ArchiveDamaged:

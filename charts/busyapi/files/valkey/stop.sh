@@ -1,7 +1,7 @@
 # Before this server stops, another one takes over: the flusher promotes it on request. Without an answer in time the
 # server stops all the same, as in a crash.
 . /etc/valkey/tier.sh
-HANDOVER_SECONDS=40 LEAVE_SECONDS=5
+HANDOVER_SECONDS=40 LEAVE_SECONDS=5 APART_SECONDS=1
 address=$HOSTNAME:6379 asked=0 end=$(($(date +%s) + HANDOVER_SECONDS))
 while [ "$(date +%s)" -lt $end ]; do
   { read -r role; read -r _; read -r replica; } <<END
@@ -18,9 +18,24 @@ END
   fi
   sleep 0.1
 done
-# The other replicas still follow this server, and only through it do they confirm commits.
+# As long as commits need this server. The Sentinel of this pod may execute the failover, the other replicas follow only
+# at its end, and until then this server alone confirms. It is over when the record of the flusher, which this server
+# has as a replica, allows commits that it and all others confirm.
+are_others_confirming() {
+  record=$(call "$HOSTNAME" 6379 pod get "$PREFIX:{0}:replicas")
+  case $record in *'"refusal": ""'*) ;; *) return 1 ;; esac
+  for server in $HOSTNAME $(others); do
+    [ "$server" = "$primary" ] && continue
+    case $record in *"\"$server:6379\""*) ;; *) return 1 ;; esac
+  done
+}
 end=$(($(date +%s) + LEAVE_SECONDS))
 while [ $asked != 0 ] && [ "$(date +%s)" -lt $end ]; do
-  case $(call "$HOSTNAME" 6379 pod info replication) in *connected_slaves:[1-9]*) sleep 0.1 ;; *) break ;; esac
+  { read -r role; read -r primary; } <<END
+$(call "$HOSTNAME" 6379 pod role)
+END
+  # When this server leaves, commits wait for a moment: not right behind the hand-over, when they waited too.
+  if [ "$role" = slave ] && are_others_confirming; then sleep $APART_SECONDS; break; fi
+  sleep 0.1
 done
 touch /run/valkey/stopped

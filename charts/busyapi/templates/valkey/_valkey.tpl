@@ -92,6 +92,9 @@ repl-diskless-sync-delay 0
 # Commits wait for a replica that is silent until it is disconnected.
 repl-ping-replica-period 1
 repl-timeout 3
+# On SIGTERM it would pause writes for up to ten seconds, so that replicas get the last ones. They have confirmed
+# what was acknowledged, and without the pause another server takes over at once.
+shutdown-timeout 0
 # Of the memory that maxmemory does not cover.
 client-output-buffer-limit replica 64mb 0 0
 {{- end }}

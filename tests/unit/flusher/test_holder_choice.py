@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import pytest
 
 from busyapi.archive.holders import Holders
-from busyapi.flusher.failover import Choice, choose_holder
 from busyapi.flusher.holder_check import ArchiveEvidence
+from busyapi.flusher.holder_choice import Choice, choose_holder
 from busyapi.ids import Seq
 from busyapi.stream.replica_server import ReplicaServer, ServerData
 
@@ -28,11 +28,17 @@ EMPTY = make_server("c", None)._replace(data=ServerData("new"))
 
 
 def choose(
-    servers: Iterable[ReplicaServer], *, raised: Iterable[str] = (), may_wait: bool = True
+    servers: Iterable[ReplicaServer],
+    *,
+    raised: Iterable[str] = (),
+    may_wait: bool = True,
+    is_failing_over: bool = False,
 ) -> Choice:
     """Choose among servers of HOLDERS."""
     holders = HOLDERS._replace(raised=frozenset(raised))
-    return choose_holder(list(servers), holders, ARCHIVE, may_wait=may_wait)
+    return choose_holder(
+        list(servers), holders, ARCHIVE, may_wait=may_wait, is_failing_over=is_failing_over
+    )
 
 
 def test_the_one_with_most_data_is_chosen() -> None:
@@ -45,6 +51,12 @@ def test_the_one_chosen_before_stays_chosen() -> None:
 
 def test_another_one_is_chosen_if_the_first_is_lost() -> None:
     assert choose([BEHIND, LOST], raised=["c:1"]).server == BEHIND
+
+
+def test_the_first_is_waited_for_while_sentinels_may_be_promoting_it() -> None:
+    waiting = choose([BEHIND, LOST], raised=["c:1"], is_failing_over=True)
+    assert waiting == Choice(None, "the Sentinels may be promoting c:1")
+    assert choose([BEHIND, LOST], raised=["b:1"], is_failing_over=True).server == BEHIND
 
 
 def test_no_other_is_chosen_once_one_is_promoted() -> None:

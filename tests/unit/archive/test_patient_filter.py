@@ -1,0 +1,180 @@
+"""The filter of a segment's patients: a search reads fewer segments, and finds the same."""
+
+import hashlib
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from busyapi import cli
+from busyapi.archive.format import UsageBatch, render_lines
+from busyapi.archive.patient_filter import PatientCollector
+from busyapi.archive_cli.line_filter import Query
+from busyapi.ids import Seq
+from testkit.archive.builder import RECEIVED_MS, find_segments, recover_writer
+
+SEGMENTS = 5
+IDS = st.one_of(
+    st.text(max_size=6),
+    st.integers(-3, 30),
+    st.integers(10**20, 10**24),
+    st.sampled_from(["0", "-0", "é", "\u2028", "\\", '"', "a\\u0031", "7", "\x7f"]),
+)
+FREE = st.dictionaries(
+    st.sampled_from(["patientId", "a", 'x":"patientId":"9']),
+    st.one_of(IDS, st.floats(allow_nan=False, allow_infinity=False), st.none()),
+)
+
+
+def render(patient: object, free: object = None) -> bytes:
+    """Return a usage as the API stores it."""
+    members = {"free": free, "patientId": patient, "timestamp": 1, "medication": "x"}
+    return json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def make_lines(usages: list[bytes]) -> bytes:
+    return render_lines([UsageBatch(Seq(1), Seq(len(usages)), RECEIVED_MS, usages)], 0, 1)
+
+
+@given(usages=st.lists(st.tuples(IDS, FREE), min_size=1, max_size=20))
+def test_no_patient_that_a_search_would_find_is_missing(
+    usages: list[tuple[str | int, dict[str, object]]],
+) -> None:
+    lines = make_lines([render(patient, free) for patient, free in usages])
+    collector = PatientCollector()
+    collector.add(lines)
+    patients = collector.build()
+    for patient, _ in usages:
+        assert Query(patients=frozenset([str(patient)])).select_content(lines)
+        assert patients.may_hold(str(patient))
+
+
+def test_a_number_of_any_form_is_no_error() -> None:
+    digits = b"9" * 5000
+    lines = make_lines(
+        [b'{"a":{"patientId":%b},"patientId":-0,"b":[{"patientId":1.5e3}]}' % digits]
+    )
+    collector = PatientCollector()
+    collector.add(lines)
+    assert collector.build().may_hold("0")
+
+
+def test_few_other_patients_seem_to_be_in_a_segment() -> None:
+    collector = PatientCollector()
+    collector.add(make_lines([render(number) for number in range(2000)]))
+    patients = collector.build()
+    assert len(patients.bits) == 3001
+    wrong = sum(patients.may_hold(str(number)) for number in range(2000, 12_000))
+    assert 0 < wrong < 150
+
+
+@pytest.fixture
+def root(fast_path: Path) -> Path:
+    """Make segments, each with patients of its own and one that is in all, without filters."""
+    writer = recover_writer(fast_path, segment_bytes=1)
+    for number in range(SEGMENTS):
+        usages = [render(patient) for patient in (f"a{number}", number, "all", f'"{number}')]
+        batch = UsageBatch(Seq(writer.cursor + 1), Seq(writer.cursor + 4), RECEIVED_MS, usages)
+        writer.append([batch])
+        writer.roll_if_due()
+    writer.close()
+    return fast_path
+
+
+def run_archive(root: Path, *words: str) -> int:
+    return cli.main(["archive", words[0], "--dir", str(root), *words[1:]])
+
+
+def search(root: Path, capsys: pytest.CaptureFixture[str]) -> list[list[int]]:
+    """Return the ids that a search for each patient prints, without a problem."""
+    results = []
+    for patient in ("a1", "3", "all", '"4', "nobody"):
+        capsys.readouterr()
+        assert run_archive(root, "cat", "--patient", patient) == 0
+        printed = capsys.readouterr()
+        assert "cannot be read" not in printed.err
+        results.append([json.loads(line)["id"] for line in printed.out.splitlines()])
+    return results
+
+
+FOUND = [[5], [14], [3, 7, 11, 15, 19], [20], []]
+
+
+def test_a_search_finds_the_same_with_filters_and_without(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert search(root, capsys) == FOUND
+    assert run_archive(root, "upgrade") == 0
+    assert f"{SEGMENTS} indexes completed" in capsys.readouterr().out
+    assert search(root, capsys) == FOUND
+    assert run_archive(root, "verify") == 0
+    indexes = sorted(root.rglob("_usages-*.index"))
+    before = [path.read_bytes() for path in indexes]
+    assert run_archive(root, "upgrade") == 0
+    assert [path.read_bytes() for path in indexes] == before
+
+
+def test_a_segment_without_the_patient_is_not_read(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_archive(root, "upgrade") == 0
+    for path in find_segments(root)[1:]:
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+    assert run_archive(root, "cat", "--patient", "a0") == 0
+    assert run_archive(root, "cat", "--patient", "a1") == 1
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_nothing_found_counts_the_usages_that_were_not_read(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_archive(root, "upgrade") == 0
+    assert run_archive(root, "cat", "--patient", "nobody") == 0
+    assert f"none of the {4 * SEGMENTS} usages here has that" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["changed", "torn", "of another segment", "missing"])
+def test_a_filter_that_is_not_of_its_segment_does_not_count(
+    root: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    assert run_archive(root, "upgrade") == 0
+    indexes = sorted(root.rglob("_usages-*.index"))
+    contents = [path.read_bytes() for path in indexes]
+    size = 92 + 40 + 4
+    for path, content, other in zip(indexes, contents, contents[1:] + contents[:1], strict=True):
+        match damage:
+            case "changed":
+                path.write_bytes(content[:-6] + bytes([content[-6] ^ 255]) + content[-5:])
+            case "torn":
+                path.write_bytes(content[:-1])
+            case "of another segment":
+                path.write_bytes(content[:size] + other[size:])
+            case _:
+                path.write_bytes(content[:size])
+    assert search(root, capsys) == FOUND
+    assert run_archive(root, "upgrade") == 0
+    assert [path.read_bytes() for path in indexes] == contents
+
+
+def test_a_second_reader_finds_the_filter_as_documented(root: Path) -> None:
+    assert run_archive(root, "upgrade") == 0
+    index = min(root.rglob("_usages-*.index")).read_bytes()
+    (blocks,) = struct.unpack_from("<I", index, 56)
+    at = 92 + 40 * blocks
+    assert zlib.crc32(index[:at]) == struct.unpack_from("<I", index, at)[0]
+    kind, length = struct.unpack_from("<II", index, at + 4)
+    bits = index[at + 12 : at + 12 + length]
+    assert (kind, len(index)) == (1, at + 12 + length + 4)
+    section = index[at + 4 : -4]
+    assert zlib.crc32(index[60:92] + section) == struct.unpack("<I", index[-4:])[0]
+    for patient in ("a0", "0", "all", '"0'):
+        words = struct.unpack("<4Q", hashlib.sha256(patient.encode()).digest())
+        for word in words:
+            bit = word % (8 * length)
+            assert bits[bit // 8] >> bit % 8 & 1
