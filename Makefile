@@ -14,6 +14,7 @@ ARGS ?=
 export E2E_CLUSTER ?= $(abspath $(wildcard ../shared/cluster/cluster))
 IMAGE ?= busyapi:dev
 BASE ?=
+LOCK ?= requirements.lock
 REDIS ?=
 
 .DEFAULT_GOAL := help
@@ -101,12 +102,12 @@ bench-growth: $(VENV)/.test  ## fill one stack with 50 million usages and see wh
 	$(BIN)/python -m bench.growth $(ARGS)
 
 # docker is skipped if its daemon does not run.
-image:  ## one container image for both roles, by docker, podman or buildah; IMAGE=, BASE=
+image:  ## one container image for both roles, by docker, podman or buildah; IMAGE=, BASE=, LOCK=
 	@if docker info >/dev/null 2>&1; then tool="docker build"; \
 	elif command -v podman >/dev/null; then tool="podman build"; \
 	elif command -v buildah >/dev/null; then tool="buildah build"; \
 	else echo "make image needs docker (with its daemon), podman or buildah" >&2; exit 1; fi; \
-	set -x; $$tool -f service/Dockerfile -t $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) .
+	set -x; $$tool -f service/Dockerfile -t $(IMAGE) --build-arg LOCK=$(LOCK) $(if $(BASE),--build-arg BASE=$(BASE)) .
 
 generate-check: generate  ## fail if the tree has changes after make generate
 	@test -z "$$(git status --porcelain)" || { git status --short; git diff; exit 1; }
@@ -147,7 +148,8 @@ kind-down:  ## remove that Kubernetes and all that is in it
 lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrade for newer versions
 	$(UV) pyproject.toml -o requirements.lock
 	$(UV) pyproject.toml -c requirements.lock --extra dev-server --extra parquet -o requirements-dev.lock
-	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
+	$(UV) pyproject.toml -c requirements-dev.lock --extra lake -o requirements-lake.lock
+	$(UV) pyproject.toml -c requirements-lake.lock -c requirements-dev.lock --extra test -o requirements-test.lock
 	$(UV) --no-deps -c requirements-test.lock k8s/loadtest/requirements.in -o k8s/loadtest/requirements.lock
 	$(UV) --no-deps bench/requirements.in -o bench/requirements.lock
 	$(UV) --no-deps -c requirements-test.lock tests/readers/wheels.in -o tests/readers/wheels.lock

@@ -1,7 +1,7 @@
-"""Measure `busyapi archive export`, `cat --patient` and `verify` on an archive of realistic usages.
+"""Measure `archive export`, `cat --patient`, `verify` and `lake` on an archive of realistic usages.
 
-If DuckDB is installed (`pip install duckdb`), it writes the same columns from the same files. Times
-are CPU, user and system, of a process of its own.
+DuckDB writes the same columns from the same files, as one file and, as `busyapi lake` does, by day
+and sorted by patient. Times are CPU, user and system, of a process of its own.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from busyapi.argument_types import whole_number
 
 DUCKDB = """
 import sys, duckdb
-archive, target = sys.argv[1:]
+archive, target, order, options = sys.argv[1:]
 connection = duckdb.connect()
 connection.execute("set timezone = 'UTC'")
 connection.execute(f'''
@@ -33,14 +33,15 @@ copy (
         usage->>'timestamp' as device_time_text, usage->>'patientId' as patient_id,
         usage->>'medication' as medication, tenant, writer, ((id - 1) % 2)::integer as partition,
         json_merge_patch(usage, '{{"patientId":null,"timestamp":null,"medication":null}}')::varchar
-            as extra
+            as extra {', "receivedAt"::date as received_day' if options else ''}
     from read_ndjson(
         ['{archive}/p*/*/usages-*.ndjson.zst', '{archive}/p*/*/usages-*.ndjson.zst.open'],
         compression = 'zstd',
         columns = {{id: 'BIGINT', "receivedAt": 'VARCHAR', usage: 'JSON', writer: 'VARCHAR',
             tenant: 'VARCHAR'}}
     )
-) to '{target}' (format parquet, compression zstd)
+    {order}
+) to '{target}' (format parquet, compression zstd {options})
 ''')
 """
 
@@ -67,11 +68,19 @@ def main() -> int:
         busyapi = [sys.executable, "-m", "busyapi", "archive"]
         at = ["--dir", str(archive)]
         target = folder / "busyapi.parquet"
+        duckdb = [sys.executable, "-c", DUCKDB, str(archive)]
         commands = {
             "export": [*busyapi, "export", *at, str(target)],
             "cat --patient": [*busyapi, "cat", *at, "--patient", "0"],
             "verify": [*busyapi, "verify", *at],
-            "DuckDB": [sys.executable, "-c", DUCKDB, str(archive), str(folder / "duckdb.parquet")],
+            "lake": [sys.executable, "-m", "busyapi", "lake", "--once", *at],
+            "DuckDB": [*duckdb, str(folder / "duckdb.parquet"), "", ""],
+            "DuckDB by day and patient": [
+                *duckdb,
+                str(folder / "duckdb"),
+                "order by received_at::date, patient_id",
+                ", partition_by (received_day)",
+            ],
         }
         for name, command in commands.items():
             try:

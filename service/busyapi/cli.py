@@ -103,6 +103,7 @@ def _add_tools(commands: Any, settings: Settings) -> None:
     from busyapi.audit_cli import commands as audit_commands  # noqa: PLC0415
     from busyapi.auth import token_command  # noqa: PLC0415
     from busyapi.dev import command as dev_command  # noqa: PLC0415
+    from busyapi.lake import command as lake_command  # noqa: PLC0415
     from busyapi.sizing import command as sizing_command  # noqa: PLC0415
 
     def accept_primary(options: argparse.Namespace) -> int:
@@ -135,6 +136,7 @@ def _add_tools(commands: Any, settings: Settings) -> None:
         accept_primary,
     )
     audit_commands.add_commands(commands, Path(settings.archive_dir))
+    lake_command.add_command(commands, settings)
     handing_over = commands.add_parser(
         "hand-over",
         help="make another server the primary of Redis",

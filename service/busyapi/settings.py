@@ -471,6 +471,39 @@ class Settings:
     archive_dir: str = setting(
         "BUSYAPI_ARCHIVE_DIR", "/var/lib/busyapi/archive", "path", "the folder of the archive"
     )
+    lake_warehouse: str = setting(
+        "BUSYAPI_LAKE_WAREHOUSE",
+        "",
+        "path or URI",
+        "for `busyapi lake`: below which folder, or s3://bucket/path, the table is created; empty:"
+        " lake, beside the archive's folder",
+    )
+    lake_catalog: str = setting(
+        "BUSYAPI_LAKE_CATALOG",
+        "",
+        "URI",
+        "for `busyapi lake`: an Iceberg REST catalog (https://…) or an SQL database; empty: SQLite"
+        " in the warehouse's folder",
+    )
+    lake_table: str = setting(
+        "BUSYAPI_LAKE_TABLE", "busyapi.usages", "namespace.name", "for `busyapi lake`: the table"
+    )
+    lake_interval: float = setting(
+        "BUSYAPI_LAKE_INTERVAL",
+        60.0,
+        "seconds",
+        "for `busyapi lake`: how often it looks for finished segments",
+        minimum=0.1,
+    )
+    lake_snapshot_hours: int = setting(
+        "BUSYAPI_LAKE_SNAPSHOT_HOURS",
+        24,
+        "hours",
+        "for `busyapi lake`: how long a snapshot of the table is kept after it was replaced, so how"
+        " long a query may take",
+        minimum=1,
+        maximum=100_000,
+    )
     segment_bytes: int = setting(
         "BUSYAPI_SEGMENT_BYTES", 67_108_864, "bytes", "a segment is closed at this size", minimum=1
     )

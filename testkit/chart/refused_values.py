@@ -44,6 +44,7 @@ def keda(**options: object) -> Json:
 
 # The start of the expected message, and the values that cause it.
 REFUSALS: list[tuple[str, Json]] = [
+    ("lake.enabled is true", {"lake": {"enabled": True, "warehouse": "s3://bucket/lake"}}),
     ("the objects would be named busyapi-A.b", {"nameOverride": "A.b"}),
     ("enabled is false", {"enabled": False}),
     (

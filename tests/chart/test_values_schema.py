@@ -22,6 +22,8 @@ OPEN = {
     "httpRoute.filters[]",
     "extraObjects[]",
     "keda.extraTriggers[]",
+    "lake.extraEnv[].valueFrom",
+    "lake.resources.claims[]",
     "tests.resources.claims[]",
     "valkey.metrics.resources.claims[]",
     "valkey.sentinel.resources.claims[]",

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-test.lock")
+LOCKS = (
+    *("requirements.lock", "requirements-dev.lock", "requirements-lake.lock"),
+    "requirements-test.lock",
+)
 EXTRAS = {
     "requirements.lock": [],
     "requirements-dev.lock": ["dev-server", "parquet"],
-    "requirements-test.lock": ["dev-server", "loadtest", "parquet", "test"],
+    "requirements-lake.lock": ["lake"],
+    "requirements-test.lock": ["dev-server", "lake", "loadtest", "parquet", "test"],
 }
 
 
@@ -37,8 +41,9 @@ def test_a_lock_names_no_registry_and_no_machine(name: str) -> None:
 
 
 def test_image_dev_and_tests_have_the_same_versions() -> None:
-    image, dev, test = (read_lock(name) for name in LOCKS)
+    image, dev, lake, test = (read_lock(name) for name in LOCKS)
     assert image.items() <= dev.items() <= test.items()
+    assert image.items() <= lake.items() <= test.items()
 
 
 def test_make_without_a_target_lists_every_target() -> None:

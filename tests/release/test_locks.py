@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROJECT_LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-test.lock")
+PROJECT_LOCKS = tuple(f"requirements{part}.lock" for part in ("", "-dev", "-lake", "-test"))
 PLACES = ("requirements*.lock", "docs/**/*.lock", "testkit/**/*.lock")
 LOCKS = sorted(str(path.relative_to(ROOT)) for place in PLACES for path in ROOT.glob(place))
 ENTRY = re.compile(r"^(\S+)==\S+.*\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)*)", re.MULTILINE)

@@ -24,6 +24,7 @@ from testkit.dev_process import (
     read_start_error,
 )
 from testkit.http1 import fetch
+from testkit.lake import read_table
 from testkit.ports import reserve_port
 from testkit.processes import answers_ok
 from testkit.servers import Server
@@ -33,7 +34,8 @@ from testkit.waiting import wait_until
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """A running `busyapi dev`, for all tests here that leave it running."""
-    with Dev(tmp_path_factory.mktemp("dev")) as running:
+    soon = {"BUSYAPI_SEGMENT_AGE": "1", "BUSYAPI_LAKE_INTERVAL": "1"}
+    with Dev(tmp_path_factory.mktemp("dev"), "--lake", settings=soon) as running:
         yield running
 
 
@@ -50,7 +52,7 @@ def test_the_printed_curl_line_posts_a_usage_that_can_be_read(dev: Dev) -> None:
 
 
 def test_each_process_has_its_own_session(dev: Dev) -> None:
-    assert set(dev.children()) == {"valkey", "flusher-0", "api-0", "api-1"}
+    assert set(dev.children()) == {"valkey", "flusher-0", "api-0", "api-1", "lake"}
     sessions = {os.getsid(pid) for pid in dev.children().values()}
     assert sessions == set(dev.children().values())
 
@@ -68,6 +70,19 @@ def test_a_killed_child_is_restarted_and_nothing_is_lost(dev: Dev, name: str) ->
     for usage_id in (before[0], after[-1]):
         path = f"/api/usages/{usage_id}"
         wait_until(partial(answers_ok, dev.port, path), path, seconds=30)
+
+
+def test_the_lake_has_every_usage_once_although_it_is_killed(dev: Dev) -> None:
+    posted = [dev.post() for _ in range(5)]
+    os.kill(dev.children()["lake"], signal.SIGKILL)
+    posted += [dev.post() for _ in range(5)]
+
+    def has_all() -> bool:
+        ids = sorted(read_table(dev.state / "lake")["id"].to_pylist())
+        assert len(ids) == len(set(ids))
+        return set(posted) <= set(ids)
+
+    wait_until(has_all, "the usages in the table", seconds=30)
 
 
 def test_a_second_one_on_its_folder_is_refused_with_the_pid_of_the_first(dev: Dev) -> None:

@@ -55,6 +55,10 @@ WITHOUT_CONFIG_KEY = {
     "BUSYAPI_CLIENT_CERTIFICATES": "computed from auth",
     **{f"BUSYAPI_JWT_{name}": "computed from auth.jwt" for name in JWT},
     "BUSYAPI_ARCHIVE_DIR": "fixed: on the archive's volume",
+    **{
+        f"BUSYAPI_LAKE_{name}": "computed from lake"
+        for name in ("WAREHOUSE", "CATALOG", "TABLE", "INTERVAL", "SNAPSHOT_HOURS")
+    },
 }
 """Variables that no `config` key sets, and why."""
 COMPUTED = {"keyPrefix", "durability", "replicas"}

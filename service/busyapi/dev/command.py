@@ -83,6 +83,12 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
         help="the folder with all data (default: %(default)s)",
     )
     parser.add_argument("--redis", metavar="URL", help="use this server, start no Valkey")
+    parser.add_argument(
+        "--lake",
+        action="store_true",
+        help="keep an Iceberg table of finished segments, in lake/ of --state unless"
+        " BUSYAPI_LAKE_WAREHOUSE is set",
+    )
 
     def run(options: argparse.Namespace, settings: Settings) -> int:
         from busyapi.dev.run import run  # noqa: PLC0415 - other commands need no asyncio
@@ -95,6 +101,7 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
             existing=_count_partitions(options.state, options.partitions),
             state=options.state.absolute(),
             redis_url=options.redis or "",
+            has_lake=options.lake,
             settings=settings,
             environment=environment,
         )

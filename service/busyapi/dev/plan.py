@@ -41,6 +41,8 @@ class Plan:
     """Empty: start a Valkey."""
     settings: Settings
     environment: Mapping[str, str]
+    has_lake: bool = False
+    """Whether to keep an Iceberg table of the usages."""
     existing: int = 0
     """The number of partitions that the folder has already. Those that left keep their flushers."""
 

@@ -47,6 +47,11 @@ async def probe_valkey(port: int) -> Readiness:
     return Readiness(reply.strip().removeprefix("-"), is_loading=reply.startswith("-LOADING"))
 
 
+async def probe_nothing() -> Readiness:
+    """Count a child without a port as ready; a restart is printed."""
+    return Readiness()
+
+
 async def probe_flusher(port: int) -> Readiness:
     """Probe a flusher; its metrics say whether it is halted."""
     status, body = await fetch(port, "/readyz")

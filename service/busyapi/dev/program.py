@@ -4,13 +4,14 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 
 from busyapi.dev.command_text import format_path, format_this_command
 from busyapi.dev.folder import StateFolder
 from busyapi.dev.plan import Plan
-from busyapi.dev.probes import Readiness, probe_api, probe_flusher, probe_valkey
+from busyapi.dev.probes import Readiness, probe_api, probe_flusher, probe_nothing, probe_valkey
 from busyapi.errors import ConfigError
 
 # -P: a file in the working directory must not be imported as a module.
@@ -98,6 +99,28 @@ def flusher_program(
         probe=partial(probe_flusher, port),
         stop_seconds=FLUSHER_STOP_SECONDS,
         when_orphaned=_when_orphaned(plan),
+    )
+
+
+def lake_program(plan: Plan, folder: StateFolder, environment: Mapping[str, str]) -> Program:
+    """Describe the process that keeps the Iceberg table."""
+    if find_spec("pyiceberg") is None:
+        raise ConfigError(
+            "--lake needs the package pyiceberg, which is not installed. Install it:"
+            f" {format_path(Path(sys.executable))} -m pip install --require-hashes -r"
+            " requirements-lake.lock"
+        )
+    warehouse = plan.settings.lake_warehouse or str(plan.state / "lake")
+    return Program(
+        name="lake",
+        command=(*BUSYAPI, "lake"),
+        environment={**environment, "BUSYAPI_LAKE_WAREHOUSE": warehouse},
+        log=folder.rotate_log("lake"),
+        address=f"table {plan.settings.lake_table}",
+        probe=probe_nothing,
+        stop_seconds=FLUSHER_STOP_SECONDS,
+        # What it has not committed is taken again.
+        when_orphaned=SIGKILL,
     )
 
 

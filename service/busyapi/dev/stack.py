@@ -13,7 +13,7 @@ from time import monotonic
 from busyapi.dev.child import Child, Say
 from busyapi.dev.folder import StateFolder
 from busyapi.dev.plan import Plan
-from busyapi.dev.program import api_program, flusher_program, valkey_program
+from busyapi.dev.program import api_program, flusher_program, lake_program, valkey_program
 from busyapi.dev.readiness import PATIENCE_SECONDS, ReadinessMonitor
 
 READY_SECONDS = 60.0
@@ -44,10 +44,12 @@ class Stack:
             for partition, port in enumerate(archive_ports)
         ]
         apis = [api_program(plan, folder, environment, n) for n in range(plan.processes)]
+        lakes = [lake_program(plan, folder, environment)] if plan.has_lake else []
         self._valkey = [Child(program, folder, say) for program in valkeys]
         self._flushers = [Child(program, folder, say) for program in flushers]
         self._apis = [Child(program, folder, say) for program in apis]
-        groups = (self._valkey, self._flushers, self._apis)
+        self._lakes = [Child(program, folder, say) for program in lakes]
+        groups = (self._valkey, self._flushers, self._apis, self._lakes)
         self.ready = asyncio.Event()
         """Set once all children have been ready at the same time."""
         self._monitor = ReadinessMonitor(groups, folder.archive, say)
@@ -55,7 +57,7 @@ class Stack:
     @property
     def children(self) -> list[Child]:
         """Return all children, in the order of their start."""
-        return [*self._valkey, *self._flushers, *self._apis]
+        return [*self._valkey, *self._flushers, *self._apis, *self._lakes]
 
     @property
     def restarts(self) -> int:
@@ -68,7 +70,7 @@ class Stack:
         Raises:
             DidNotStart: one ended or took too long.
         """
-        for group in (self._valkey, [*self._flushers, *self._apis]):
+        for group in (self._valkey, [*self._flushers, *self._apis, *self._lakes]):
             for child in group:
                 await child.start()
             await self._wait_until_ready()
@@ -109,7 +111,7 @@ class Stack:
         The caller has cancelled `run_forever`: nothing may start a child meanwhile.
         """
         stopped_cleanly = [
-            await _stop(group) for group in (self._apis, self._flushers, self._valkey)
+            await _stop(group) for group in (self._apis, self._lakes, self._flushers, self._valkey)
         ]
         return all(stopped_cleanly)
 

@@ -6,6 +6,7 @@ Tests check that each log call has a row and each row has a call.
 from busyapi.telemetry.log_event import NO_ACTION, LogEvent
 from busyapi.telemetry.log_events_audit import AUDIT_EVENTS
 from busyapi.telemetry.log_events_auth import AUTH_EVENTS
+from busyapi.telemetry.log_events_lake import LAKE_EVENTS
 from busyapi.telemetry.log_events_replicas import REPLICA_EVENTS
 
 EVENTS = (
@@ -287,6 +288,7 @@ EVENTS = (
         "for ArchiveDamaged, the runbook of BusyapiArchiveDamaged",
     ),
     *AUDIT_EVENTS,
+    *LAKE_EVENTS,
     LogEvent("flusher_stopped", "info", (), "a flusher closed its archive and stopped", NO_ACTION),
     LogEvent(
         "library_log",

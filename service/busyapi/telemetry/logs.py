@@ -18,6 +18,12 @@ REPEAT_SECONDS = 10.0
 MAX_LINE_KINDS = 256
 """Maximum of remembered warnings. Beyond it, the count of the oldest is written."""
 
+CHATTY_LIBRARIES = (
+    *("sanic.root", "sanic.error", "sanic.server", "sanic.access", "asyncio", "aiohttp"),
+    "pyiceberg",
+)
+"""Loggers of which only warnings are kept."""
+
 
 def configure_logging(level: str, **context: Any) -> None:
     """Set up logging for one process. Each line contains `context`."""
@@ -47,7 +53,7 @@ def configure_logging(level: str, **context: Any) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    for name in ("sanic.root", "sanic.error", "sanic.server", "sanic.access", "asyncio", "aiohttp"):
+    for name in CHATTY_LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

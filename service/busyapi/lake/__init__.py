@@ -1,0 +1,1 @@
+"""`busyapi lake`: an Apache Iceberg table that follows the archive's finished segments."""

@@ -1,0 +1,81 @@
+"""`busyapi lake`: its options, and the start of its loop."""
+
+import argparse
+import inspect
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from busyapi.archive_cli.selection import add_partition_option
+from busyapi.errors import BusyapiError, ConfigError
+from busyapi.settings import Settings
+from busyapi.telemetry.logs import configure_logging
+
+
+class LakeMissing(BusyapiError):
+    """This needs pyiceberg: run `.venv/bin/pip install -e '.[lake]'` in a clone."""
+
+
+def add_command(commands: Any, settings: Settings) -> None:
+    """Add `lake`."""
+    about = inspect.cleandoc(run_lake.__doc__ or "")
+    parser = commands.add_parser(
+        "lake",
+        help=about.splitlines()[0].rstrip(".").lower(),
+        description=about,
+        epilog="examples:\n  busyapi lake\n  busyapi lake --once --partition 0\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=Path(settings.archive_dir),
+        metavar="PATH",
+        help="the folder that holds p00 (default: BUSYAPI_ARCHIVE_DIR, now %(default)s)",
+    )
+    add_partition_option(parser)
+    parser.add_argument(
+        "--once", action="store_true", help="run one turn; exit code 1 if it had a problem"
+    )
+    parser.set_defaults(run=run_lake)
+
+
+def run_lake(options: argparse.Namespace, settings: Settings) -> int:
+    """Keep an Apache Iceberg table in step with the archive.
+
+    Takes each usage of a finished segment into the table once, whatever is killed, and tidies the
+    table. Several processes may fill one table, for example one for each partition's volume. The
+    one that reads partition 0 joins small files, expires snapshots and deletes orphans. Needs
+    pyiceberg: in a clone, run `.venv/bin/pip install -e '.[lake]'`.
+    """
+    try:
+        import pyiceberg  # noqa: F401, PLC0415 - an extra
+    except ImportError:
+        raise LakeMissing from None
+    from busyapi.lake.loop import LakeLoop, LoopConfig  # noqa: PLC0415 - loads pyiceberg
+    from busyapi.lake.table import LakeConfig, LakeTable  # noqa: PLC0415 - likewise
+    from busyapi.lake.taker import Taker  # noqa: PLC0415 - likewise
+
+    if "." not in settings.lake_table:
+        raise ConfigError(
+            "BUSYAPI_LAKE_TABLE must be a namespace and a name, such as busyapi.usages"
+        )
+    configure_logging(settings.log_level, role="lake")
+    warehouse = settings.lake_warehouse or str(options.dir.absolute().parent / "lake")
+    lake = LakeTable(LakeConfig(warehouse, settings.lake_catalog, settings.lake_table))
+    loop = LakeLoop(
+        lake,
+        Taker(lake, options.dir, options.only),
+        LoopConfig(
+            settings.lake_interval,
+            timedelta(hours=settings.lake_snapshot_hours),
+            tidies=options.only in (None, 0),
+        ),
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.stop.set())
+    if options.once:
+        return 0 if loop.run_safely() else 1
+    loop.run_forever()
+    return 0

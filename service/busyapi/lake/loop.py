@@ -1,0 +1,91 @@
+"""The main loop: turns, each of which takes what is finished and then tidies the table."""
+
+import threading
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+
+import structlog
+
+from busyapi.errors import describe_for_log
+from busyapi.lake.compaction import compact, find_settled_days
+from busyapi.lake.maintenance import expire_snapshots, sweep
+from busyapi.lake.table import LakeTable
+from busyapi.lake.taker import Taker
+
+log = structlog.get_logger()
+
+SWEEP_INTERVAL_SECONDS = 3600.0
+
+
+class LoopConfig(NamedTuple):
+    """How often turns are, and what they do."""
+
+    interval: float
+    """Seconds between two turns."""
+    snapshot_age: timedelta
+    """How long a snapshot is kept after it was replaced."""
+    tidies: bool
+    """Whether this process compacts, expires and sweeps. One of several is enough."""
+
+
+class LakeLoop:
+    """Runs turns until it is stopped."""
+
+    def __init__(self, lake: LakeTable, taker: Taker, config: LoopConfig) -> None:
+        self.stop = threading.Event()
+        """Ends the loop after the commit that is under way."""
+        self._lake = lake
+        self._taker = taker
+        self._config = config
+        self._next_sweep = 0.0
+
+    def run_forever(self) -> None:
+        """Run a turn at each interval."""
+        while not self.stop.is_set():
+            self.run_safely()
+            self.stop.wait(self._config.interval)
+
+    def run_safely(self) -> bool:
+        """Run a turn, and log if it fails; return whether it had no problem.
+
+        Whatever the catalog or the store raises: the next turn begins at the table's positions.
+        """
+        try:
+            return self.run_turn()
+        except Exception as error:  # noqa: BLE001 - see above
+            log.error("lake_failed", error=type(error).__name__, detail=describe_for_log(error))
+            return False
+
+    def run_turn(self) -> bool:
+        """Take all that is finished, then tidy; return whether there was no problem."""
+        self._taker.begin_turn()
+        while not self.stop.is_set():
+            started = time.monotonic()
+            taken = self._taker.take()
+            if taken is None:
+                break
+            seconds = round(time.monotonic() - started, 3)
+            log.info(
+                "lake_committed",
+                usages=taken.usages,
+                files=taken.files,
+                seconds=seconds,
+                left=taken.left,
+            )
+            self._compact(date.min)
+        if self._config.tidies:
+            # Only now, because each partition may have had usages of the same days to take.
+            self._compact(find_settled_days(datetime.now(UTC)))
+            expire_snapshots(self._lake, datetime.now(UTC) - self._config.snapshot_age)
+            if time.monotonic() >= self._next_sweep:
+                deleted = sweep(self._lake)
+                self._next_sweep = time.monotonic() + SWEEP_INTERVAL_SECONDS
+                log.info("lake_swept", files=deleted)
+        return not self._taker.problems
+
+    def _compact(self, settled_before: date) -> None:
+        if self._config.tidies and not self.stop.is_set():
+            replaced = compact(self._lake, settled_before)
+            if replaced:
+                log.info("lake_compacted", files=replaced)
