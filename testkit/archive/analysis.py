@@ -183,8 +183,8 @@ def read_queries(language: str) -> dict[str, str]:
     """Return the page's queries in a language, by heading."""
     pattern = re.compile(rf"```{language}\n(.*?)```", re.DOTALL)
     sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]
-    found = {section.partition("\n")[0]: pattern.findall(section) for section in sections}
-    return {heading: blocks[0] for heading, blocks in found.items() if len(blocks) == 1}
+    queries = {section.partition("\n")[0]: pattern.findall(section) for section in sections}
+    return {heading: blocks[0] for heading, blocks in queries.items() if len(blocks) == 1}
 
 
 def simplify(rows: Iterable[Iterable[Any]]) -> list[list[Any]]:

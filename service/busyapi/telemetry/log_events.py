@@ -283,8 +283,7 @@ EVENTS = (
         "query_failed",
         "warning",
         ("error", "request_id"),
-        "the archive could not be read for a list of usages: a file is damaged (ArchiveDamaged), or"
-        " the process that reads it ended or took too long",
+        "the archive could not be read for a list: a file is damaged, or the reader ended or hangs",
         "for ArchiveDamaged, the runbook of BusyapiArchiveDamaged",
     ),
     *AUDIT_EVENTS,

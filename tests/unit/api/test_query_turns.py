@@ -1,4 +1,4 @@
-"""A client's queries run one after the other, and those of other clients beside them."""
+"""A client's queries run one after the other, at the same time as those of others."""
 
 import asyncio
 
