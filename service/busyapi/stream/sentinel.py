@@ -205,8 +205,14 @@ async def _ask_most(endpoint: Endpoint, word: str) -> list[Any]:
     try:
         while pending and sum(_has_answered(task) for task in tasks) <= len(tasks) // 2:
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        if pending:
-            _, pending = await asyncio.wait(pending, timeout=LATE_SECONDS)
+        silent = endpoint.silent_nodes
+        late = {
+            task
+            for node, task in zip(endpoint.hosts, tasks, strict=True)
+            if not task.done() and not silent.is_silent(node, ASK_TIMEOUT_SECONDS)
+        }
+        if late:
+            await asyncio.wait(late, timeout=LATE_SECONDS)
     finally:
         for task in pending:
             task.cancel()
