@@ -112,8 +112,9 @@ def kill_process(release: Release, old: str) -> None:
         raise ScenarioFailed(f"the processes of {old} on this machine: {pids}")
     os.kill(pids[0], signal.SIGKILL)
     wait_for_other(release, old)
+    valkey_ha.wait_until_complete(release)
     # Only a new pod starts its containers at once, however often they have ended.
-    release.kube.delete_pod(old, grace=0)
+    release.kube.delete_pod(old)
 
 
 def is_server(process: Path, uid: str) -> bool:
