@@ -10,8 +10,9 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from busyapi.errors import RedisUnavailable
+from busyapi.stream.connect import FEW_TRIES
 from busyapi.stream.endpoint import Address, Endpoint
-from busyapi.stream.replica_server import parse_pairs, query_server
+from busyapi.stream.replica_server import parse_pairs
 
 ASK_TIMEOUT_SECONDS = 1.0
 LATE_SECONDS = 0.1
@@ -249,7 +250,11 @@ async def _query_each(endpoint: Endpoint, node: Address, *questions: tuple[str, 
         seconds = silent.limit_seconds(node, seconds)
     try:
         async with asyncio.timeout(seconds):
-            replies = await query_server(endpoint, node, endpoint.sentinel_login, *commands)
+            connection = await endpoint.open_server(node, endpoint.sentinel_login, tries=FEW_TRIES)
+            try:
+                replies = await connection.pipeline(*commands)
+            finally:
+                await connection.close()
             has_answered = True
             return replies
     except (RedisUnavailable, TimeoutError) as error:
