@@ -154,7 +154,8 @@ class Handover:
             if role != "master":
                 await store.end_pause()
                 raise RedisUnavailable("the primary has been replaced")
-            if state == "waiting-for-sync":
+            # Not for its own FAILOVER: an ABORT that comes late would end what has begun.
+            if start.is_coordinated and state == "waiting-for-sync":
                 polls += 1
                 if polls == POLLS_BEFORE_FORCE:
                     await store.force_failover(self.chosen)
