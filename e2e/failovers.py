@@ -31,10 +31,10 @@ from typing import Any, TextIO
 from e2e import environment, images
 from e2e.evidence import collect
 from e2e.kube import Kube, wait_for
-from e2e.machine import list_pod_processes, switch_off_node
+from e2e.machine import switch_off_node
 from e2e.measure import DUPLICATES, LOST, ScenarioFailed, count_defects, quantile
 from e2e.openloop import OpenLoop
-from e2e.release import Release
+from e2e.release import NAME, Release
 from e2e.scenarios import valkey_ha
 from e2e.scenarios.faults import LABEL, evict_all
 from e2e.target import NoCluster, find
@@ -83,6 +83,14 @@ def find_node(release: Release, pod: str) -> str:
     return str(release.kube.core.read_namespaced_pod(pod, release.namespace).spec.node_name)
 
 
+def move_primary(release: Release) -> None:
+    """Let another server take over if the primary is on the node of the cluster's own parts."""
+    kept = release.kube.nodes()[0].metadata.name
+    while find_node(release, valkey_ha.find_primary(release)) == kept:
+        release.kube.run(f"{NAME}-flusher-0", "busyapi", "hand-over")
+        valkey_ha.wait_until_complete(release)
+
+
 def wait_for_other(release: Release, old: str) -> None:
     """Wait until another server is the primary."""
     wait_for(
@@ -98,22 +106,22 @@ def delete_pod(release: Release, old: str) -> None:
 
 def kill_process(release: Release, old: str) -> None:
     """Kill the primary's process."""
-    pod = release.kube.core.read_namespaced_pod(old, release.namespace)
-    uid = pod.metadata.uid
-    pids = [pid for pid in list_pod_processes(pod.spec.node_name) if is_server(pid, uid)]
+    uid = release.kube.core.read_namespaced_pod(old, release.namespace).metadata.uid
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*") if is_server(path, uid)]
     if len(pids) != 1:
         raise ScenarioFailed(f"the processes of {old} on this machine: {pids}")
     os.kill(pids[0], signal.SIGKILL)
     wait_for_other(release, old)
+    valkey_ha.wait_until_complete(release)
     # Only a new pod starts its containers at once, however often they have ended.
-    release.kube.delete_pod(old, grace=0)
+    release.kube.delete_pod(old)
 
 
-def is_server(pid: int, uid: str) -> bool:
-    """Return whether a process is the server of a pod."""
+def is_server(process: Path, uid: str) -> bool:
+    """Return whether a process of this machine is the server of a pod."""
     try:
-        cgroup = Path(f"/proc/{pid}/cgroup").read_text()
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        cgroup = (process / "cgroup").read_text()
+        command = (process / "cmdline").read_bytes()
     except OSError:
         return False
     is_in_pod = uid in cgroup or uid.replace("-", "_") in cgroup
@@ -160,7 +168,7 @@ def run_round(release: Release, name: str, number: int) -> Round:
     """Disturb the primary once, and wait until all servers hold everything again."""
     kind = KINDS[name]
     if kind.kept_node:
-        valkey_ha.place_primary(release, release.kube.nodes()[0].metadata.name)
+        move_primary(release)
     old = valkey_ha.find_primary(release)
     with release.load(valkey_ha.RATE) as load:
         time.sleep(STEADY_SECONDS)

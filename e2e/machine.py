@@ -60,7 +60,11 @@ def list_pod_processes(node: str) -> list[int]:
 
 def find_link(pid: int) -> str:
     """Return this machine's end of a pod's network link, or nothing for the host's network."""
-    if Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
+    try:
+        namespace = Path(f"/proc/{pid}/ns/net").readlink()
+    except FileNotFoundError:  # a probe, which has ended
+        return ""
+    if namespace == Path("/proc/self/ns/net").readlink():
         return ""
     inside = run_ip("-o", "link", "show", "eth0", namespace_of=pid)
     index = re.search(r"eth0@if(\d+):", inside)

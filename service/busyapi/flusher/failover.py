@@ -66,6 +66,8 @@ class HolderPromoter:
     ) -> None:
         self._endpoint, self._record_choice = endpoint, record_choice
         self._down = LastingProblem(WAIT_FOR_HOLDERS_SECONDS)
+        self.lost = ""
+        """The primary that did not work when it was asked last, "" if it did."""
 
     async def promote(
         self,
@@ -85,13 +87,11 @@ class HolderPromoter:
         """
         endpoint = self._endpoint
         primary = await read_primary(endpoint)
-        if primary is None or (
-            not primary.is_down
-            and silent != primary.address
-            and not await self._is_lost(primary, is_lost=is_lost)
-        ):
+        if primary is None or not await self._is_lost(primary, silent, is_lost=is_lost):
             self._down.end()
+            self.lost = ""
             return Promotion()
+        self.lost = primary.address
         may_wait = not self._down.has_lasted("the primary is down")
         key_names = endpoint.decider_keys
         servers = await asyncio.gather(
@@ -127,7 +127,11 @@ class HolderPromoter:
             return Promotion(is_pending=True)
         return Promotion(await start_failover(endpoint, primary), is_pending=True)
 
-    async def _is_lost(self, primary: SentinelPrimary, *, is_lost: bool) -> bool:
+    async def _is_lost(self, primary: SentinelPrimary, silent: str, *, is_lost: bool) -> bool:
+        # The next call must come soon: it may be the one that starts the failover.
+        was_lost = primary.is_suspected and primary.address == self.lost
+        if primary.is_down or was_lost or primary.address == silent:
+            return True
         works = await is_working(self._endpoint, primary.address)
         # One that only refuses may restart, or be a replica already.
         return works is None or (not works and (primary.is_suspected or is_lost))
@@ -192,7 +196,7 @@ class Failover:
 
     def end(self) -> None:
         """Record that the primary answers."""
-        self._logged = ""
+        self._logged = self._promoter.lost = ""
         self._blocking.end()
 
     async def run(

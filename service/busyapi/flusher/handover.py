@@ -152,8 +152,9 @@ class Handover:
                 await store.end_pause()
                 raise RedisUnavailable("the primary has been replaced")
             has_begun = has_begun or state == "waiting-for-sync"
-            if has_begun and state != "failover-in-progress":
-                # Not only once: it aborts a FAILOVER that has just stopped waiting by itself.
+            if start.is_coordinated and has_begun and state != "failover-in-progress":
+                # Not for its own FAILOVER: an ABORT that comes late ends what has begun. And not only
+                # once: it may also have aborted a FAILOVER that had just stopped waiting.
                 polls += 1
                 if polls % POLLS_BEFORE_FORCE == 0:
                     await store.force_failover(self.chosen)

@@ -1,12 +1,17 @@
 """Connecting to one of a host's addresses, which may drop the first packets."""
 
 import asyncio
+import math
 import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-FIRST_TRIES_SECONDS = (0.2, 0.2, 0.2, 0.4)
+Tries = tuple[float, ...]
+"""How long each attempt to connect may take, in seconds."""
+FEW_TRIES: Tries = (0.2, 0.2)
+"""Enough for a server that works: its kernel accepts, also if it is busy."""
+ALL_TRIES: Tries = (*FEW_TRIES, 0.2, 0.4, math.inf)
 """The kernel repeats a lost SYN only after a second. But those of a new pod are dropped until the
 network policies know its address, and a node that is off never answers: so each address is tried
 again, and the next one, before that. The last try ends when the caller cancels it."""
@@ -20,15 +25,19 @@ async def connect(
     port: int,
     ips: Sequence[str],
     context: ssl.SSLContext | None,
+    *,
+    tries: Tries = ALL_TRIES,
 ) -> tuple[_Protocol, str]:
     """Return the protocol of a connection, and its address; with `context` it has TLS.
 
     Raises:
         OSError: every address refuses the connection; the error is the first one's.
+        TimeoutError: no address has answered.
     """
     loop = asyncio.get_running_loop()
     failure: OSError | None = None
-    for seconds in (*FIRST_TRIES_SECONDS, None):
+    is_silent = False
+    for seconds in tries:
         is_silent = False
         for ip in ips:
             try:
@@ -50,10 +59,10 @@ async def connect(
                 return protocol, ip
         if not is_silent:
             break
-    raise failure or OSError(f"{host} has no address")
+    raise failure or (TimeoutError() if is_silent else OSError(f"{host} has no address"))
 
 
-async def _connect_socket(ip: str, port: int, seconds: float | None) -> socket.socket:
+async def _connect_socket(ip: str, port: int, seconds: float) -> socket.socket:
     """Return a connected socket.
 
     Raises:
@@ -64,7 +73,7 @@ async def _connect_socket(ip: str, port: int, seconds: float | None) -> socket.s
     try:
         sock.setblocking(False)  # noqa: FBT003 - the standard library's
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds if math.isfinite(seconds) else None):
             await asyncio.get_running_loop().sock_connect(sock, (ip, port))
     except BaseException:
         sock.close()

@@ -18,7 +18,7 @@ from typing import Any
 import hiredis
 
 from busyapi.errors import RedisUnavailable
-from busyapi.stream.connect import connect
+from busyapi.stream.connect import ALL_TRIES, Tries, connect
 from busyapi.stream.credentials import Login
 from busyapi.stream.host_lookup import LookupFailure, describe_close, describe_failure
 from busyapi.stream.scripts import ALL_SCRIPTS, Script
@@ -140,6 +140,7 @@ class RedisConnection:
         *,
         login: Login | None,
         context: ssl.SSLContext | None,
+        tries: Tries = ALL_TRIES,
     ) -> "RedisConnection":
         """Connect to the first of a host's addresses that accepts, and log in.
 
@@ -151,9 +152,9 @@ class RedisConnection:
         address = f"{host}:{port}"
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                replies, ip = await connect(_ReplyProtocol, host, port, ips, context)
+                replies, ip = await connect(_ReplyProtocol, host, port, ips, context, tries=tries)
         except (OSError, TimeoutError, UnicodeError) as error:
-            why = describe_failure(error, CONNECT_TIMEOUT_SECONDS)
+            why = describe_failure(error, min(CONNECT_TIMEOUT_SECONDS, sum(tries)))
             raise RedisUnavailable(f"no connection to Redis at {address}: {why}") from None
         connection = cls(replies, address, ip)
         if replies.transport:

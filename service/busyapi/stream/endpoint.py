@@ -10,6 +10,7 @@ from functools import partial
 import structlog
 
 from busyapi.errors import RedisUnavailable
+from busyapi.stream.connect import ALL_TRIES, Tries
 from busyapi.stream.connection import RedisConnection, ServerError
 from busyapi.stream.credentials import DEFAULT_TLS_FILES, NO_LOGIN, Credentials, TlsFiles
 from busyapi.stream.hedge import ask_in_turn
@@ -76,9 +77,9 @@ class Endpoint:
         address, failure = await self._find_primary(partition)
         try:
             if self.mode == "sentinel":
-                connection = await open_primary(self._open, address, self.successors)
+                connection = await open_primary(self.open_server, address, self.successors)
             else:
-                connection = await self.open_server(address, self.login)
+                connection = await self.open_server(address)
         except RedisUnavailable:
             # Ask another Sentinel first: one may name a former primary until that is back.
             self._failures[0] += 1
@@ -198,20 +199,20 @@ class Endpoint:
 
     async def has_successor(self, address: str) -> bool:
         """Return whether one of the known servers has replaced the primary at an address."""
-        return await has_promoted(self._open, self.successors - {address})
-
-    async def _open(self, address: Address) -> RedisConnection:
-        return await self.open_server(address, self.login)
+        return await has_promoted(self.open_server, self.successors - {address})
 
     async def open_server(
-        self, address: Address, credentials: Credentials, target: HostAddresses | None = None
+        self,
+        address: Address,
+        credentials: Credentials | None = None,
+        target: HostAddresses | None = None,
+        tries: Tries = ALL_TRIES,
     ) -> RedisConnection:
-        """Connect to any server, without the scripts.
+        """Connect to any server, by default with the login of Redis, without the scripts.
 
         Raises:
             RedisUnavailable: it cannot be reached, or the login fails.
         """
-        login = credentials.read_login()
         host, port = address
         target = target or await self._lookup.resolve(host)
         if not target.addresses:
@@ -221,16 +222,15 @@ class Endpoint:
                 host,
                 port,
                 target.addresses,
-                login=login,
+                login=(credentials or self.login).read_login(),
                 context=self.tls_files.make_context() if self.tls else None,
+                tries=tries,
             )
         except RedisUnavailable as error:
             if not target.failure:
                 raise
-            (ip,) = target.addresses
-            raise RedisUnavailable(
-                f"{target.failure}; at its last address, {ip}: {error}"
-            ) from None
+            why = f"{target.failure}; at its last address, {target.addresses[0]}: {error}"
+            raise RedisUnavailable(why) from None
         connection.lookup_failure = target.failure
         if not target.failure:
             self._lookup.remember(host, connection.ip)

@@ -31,8 +31,9 @@ from busyapi.stream.scripts import RECORD_REPLICAS
 
 SILENCE = "repl-timeout"
 """How long a silent replica stays connected, in seconds. Commits wait for it."""
-PAUSE_MS = 1000
-"""How long a primary pauses its writes at most until the server that replaces it has them."""
+PAUSE_MS = 40
+"""How long a primary pauses its writes at most until the server that replaces it has them: enough
+for the last ones to arrive."""
 CONFIRM_TIMEOUT_MS = 400
 """How long replicas may take to confirm a record. The flusher renews its lease afterwards."""
 FIRST_CONFIRM_TIMEOUT_MS = 100
@@ -151,17 +152,17 @@ class ReplicaStore:
     async def pause_for_failover(self, target: str) -> None:
         """Make the primary pause its writes, and become a replica of the target, if allowed.
 
+        A replica acknowledges by itself once a second only. The target is a holder, so it has all
+        acknowledged usages without that, and the primary waits just until the last writes arrive.
+
         Raises:
             RedisUnavailable: the connection failed.
         """
         host, port = split_address(target)
-        await self.connection.pipeline(("FAILOVER", "TO", host, port, "TIMEOUT", PAUSE_MS))
+        await self.connection.pipeline(("FAILOVER", "TO", host, port, "FORCE", "TIMEOUT", PAUSE_MS))
 
     async def force_failover(self, target: str) -> None:
-        """End the wait of a FAILOVER for the last acknowledgement of its target, if allowed.
-
-        A replica acknowledges by itself once a second only. The target is a holder, so it has all
-        acknowledged usages without that.
+        """End the wait of a Sentinel's FAILOVER for the last acknowledgement, if allowed.
 
         Raises:
             RedisUnavailable: the connection failed.

@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 
 from busyapi.stream.endpoint import Address, Endpoint
 from busyapi.stream.replica_server import parse_pairs
-from busyapi.stream.sentinel_queries import address_of, ask_sentinel, flags_of
+from busyapi.stream.sentinel_queries import (
+    ASK_TIMEOUT_SECONDS,
+    address_of,
+    ask_sentinel,
+    flags_of,
+)
 
 LATE_SECONDS = 0.1
 """How long the Sentinels are waited for that have not answered when a majority has."""
@@ -68,8 +73,14 @@ async def _ask_most(endpoint: Endpoint, word: str) -> list[Any]:
     try:
         while pending and sum(_has_answered(task) for task in tasks) <= len(tasks) // 2:
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        if pending:
-            _, pending = await asyncio.wait(pending, timeout=LATE_SECONDS)
+        silent = endpoint.silent_nodes
+        late = {
+            task
+            for node, task in zip(endpoint.hosts, tasks, strict=True)
+            if not task.done() and not silent.is_silent(node, ASK_TIMEOUT_SECONDS)
+        }
+        if late:
+            await asyncio.wait(late, timeout=LATE_SECONDS)
     finally:
         for task in pending:
             task.cancel()

@@ -6,8 +6,8 @@ from time import monotonic
 from typing import Any
 
 from busyapi.errors import RedisUnavailable
+from busyapi.stream.connect import FEW_TRIES
 from busyapi.stream.endpoint import Address, Endpoint
-from busyapi.stream.replica_server import query_server
 
 ASK_TIMEOUT_SECONDS = 1.0
 _UNREACHABLE = {"s_down", "o_down", "disconnected"}
@@ -38,7 +38,11 @@ async def query_each(endpoint: Endpoint, node: Address, *questions: tuple[str, .
         seconds = silent.limit_seconds(node, seconds)
     try:
         async with asyncio.timeout(seconds):
-            replies = await query_server(endpoint, node, endpoint.sentinel_login, *commands)
+            connection = await endpoint.open_server(node, endpoint.sentinel_login, tries=FEW_TRIES)
+            try:
+                replies = await connection.pipeline(*commands)
+            finally:
+                await connection.close()
             has_answered = True
             return replies
     except (RedisUnavailable, TimeoutError) as error:

@@ -5,8 +5,8 @@ question may take counts as silent: until it answers again, further questions wa
 shortly.
 """
 
-MIN_SECONDS = 0.2
-"""Enough for a node that works."""
+MIN_SECONDS = 0.1
+"""Enough for a node that works. One that does not answer in it is asked again."""
 
 Address = tuple[str, int]
 
@@ -20,6 +20,10 @@ class SilentNodes:
     def limit_seconds(self, node: Address, seconds: float) -> float:
         """Return how long to wait for a node that may be waited for this long in all."""
         return max(MIN_SECONDS, seconds - self._waited.get(node, 0.0))
+
+    def is_silent(self, node: Address, seconds: float) -> bool:
+        """Return whether a node has been waited for this long in vain."""
+        return self._waited.get(node, 0.0) >= seconds
 
     def record_answer(self, node: Address) -> None:
         """Record that a node has answered."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.stream.connect import FIRST_TRIES_SECONDS, connect
+from busyapi.stream.connect import FEW_TRIES, connect
 from testkit.certificates import Certificates, make_certificates
 
 GOOD, OTHER = "127.0.0.1", "127.0.0.2"
@@ -65,6 +65,15 @@ async def test_an_address_that_was_silent_is_tried_again() -> None:
             assert await connecting == GOOD
 
 
+async def test_a_silent_address_is_given_up_after_few_tries() -> None:
+    with listen(GOOD, silent=True) as port:
+        connecting = connect(asyncio.Protocol, "redis", port, [GOOD], None, tries=FEW_TRIES)
+        async with asyncio.timeout(SECONDS) as limit:
+            with pytest.raises(TimeoutError):
+                await connecting
+        assert not limit.expired()
+
+
 @contextmanager
 def serve_tls(certificates: Certificates, pause: float) -> Iterator[tuple[int, list[str]]]:
     """Accept connections, and begin each TLS handshake after a pause; list who connected."""
@@ -92,7 +101,7 @@ def serve_tls(certificates: Certificates, pause: float) -> Iterator[tuple[int, l
 async def test_a_slow_handshake_is_not_begun_again(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     context = ssl.create_default_context(cafile=certificates.ca)
-    with serve_tls(certificates, 3 * max(FIRST_TRIES_SECONDS)) as (port, accepted):
+    with serve_tls(certificates, 6 * max(FEW_TRIES)) as (port, accepted):
         async with asyncio.timeout(SECONDS):
             _, ip = await connect(asyncio.Protocol, "localhost", port, [GOOD, OTHER], context)
         assert ip == GOOD
