@@ -47,7 +47,7 @@ class PageReader:
         self._waiting = 0
         self._process: Process | None = None
         self._ending: Process | None = None
-        """The last process that was killed. It goes on while the kernel waits for its disk."""
+        """The last process that was killed. It continues while the kernel waits for its disk."""
         self._idle: asyncio.TimerHandle | None = None
 
     async def read(self, request: dict[str, Any]) -> bytes:
