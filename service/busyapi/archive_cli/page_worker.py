@@ -30,14 +30,7 @@ def main(root: str, partition: str) -> None:
     for line in sys.stdin.buffer:
         try:
             answer = render_page(_read(folder, json.loads(line)))
-        except (
-            ArchiveDamaged,
-            UnknownVersion,
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-        ) as error:
+        except FAILURES as error:
             # Its message could quote what was asked for.
             answer = json.dumps({"error": type(error).__name__, "bytes": 0}).encode() + b"\n"
         sys.stdout.buffer.write(answer)

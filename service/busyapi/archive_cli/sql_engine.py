@@ -17,6 +17,8 @@ from busyapi.archive_cli.sql_output import print_rows
 from busyapi.errors import ArchiveError
 
 BATCH_ROWS = 10_000
+NAMED_FORMATS = (SqlFormat.JSON, SqlFormat.NDJSON)
+"""An object has one member of a name."""
 LOCKDOWN = (
     "SET TimeZone = 'UTC'",
     "SET temp_directory = ''",  # usages must not be left on a disk
@@ -52,11 +54,15 @@ def run_query(
             relation = connection.sql(query)
         except duckdb.Error as error:
             raise WrongOptions(str(error)) from None
+        if kind in NAMED_FORMATS and len(set(relation.columns)) < len(relation.columns):
+            raise WrongOptions("two columns have one name: name them with AS")
         record()
         try:
             print_rows(relation.to_arrow_reader(BATCH_ROWS), kind)
         except (duckdb.Error, pa.ArrowException) as error:
             raise usages.failure or QueryFailed(_describe(error)) from None
+        except OverflowError:
+            raise QueryFailed("a time is after the year 9999: select its text") from None
 
 
 def _require_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:

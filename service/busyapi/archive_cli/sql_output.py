@@ -70,7 +70,7 @@ def _simplify(value: Any) -> Any:
             return None  # JSON has no NaN
         case bytes():
             return value.hex()
-        case list():
+        case list() | tuple():  # a map has tuples
             return [_simplify(item) for item in value]
         case dict():
             return {name: _simplify(item) for name, item in value.items()}

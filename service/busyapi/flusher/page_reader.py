@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ class PageReader:
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._process: Process | None = None
+        self._ending: Process | None = None
+        """The last process that was killed. It continues while the kernel waits for its disk."""
         self._idle: asyncio.TimerHandle | None = None
 
     async def read(self, request: dict[str, Any]) -> bytes:
@@ -65,21 +68,33 @@ class PageReader:
             self._end_process()  # otherwise the next query would get this answer
             raise
         finally:
+            self._end_when_idle()
             self._turn.release()
 
     async def close(self) -> None:
-        """End the process."""
-        process = self._process
+        """End the process, and wait until it has ended, if it can end."""
         self._end_process()
-        if process:
-            await process.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAX_SECONDS):
+                await self._wait_for_end()
 
     def _end_process(self) -> None:
         if self._idle:
             self._idle.cancel()
         if self._process and self._process.returncode is None:
             self._process.kill()
+            self._ending = self._process
         self._process = None
+
+    def _end_when_idle(self) -> None:
+        if self._process:
+            loop = asyncio.get_running_loop()
+            self._idle = loop.call_later(IDLE_SECONDS, self._end_process)
+
+    async def _wait_for_end(self) -> None:
+        if self._ending:
+            await self._ending.wait()
+            self._ending = None
 
     async def _wait_for_turn(self) -> None:
         if self._waiting >= MAX_WAITING:
@@ -98,6 +113,7 @@ class PageReader:
             self._idle.cancel()
         process = self._process
         if process is None or process.returncode is not None:
+            await self._wait_for_end()  # on a disk that hangs, each query would leave one behind
             process = self._process = await self._start()
         assert process.stdin  # noqa: S101 - both are pipes
         assert process.stdout  # noqa: S101
@@ -107,9 +123,7 @@ class PageReader:
         answer = json.loads(head)
         if error := answer.get("error"):
             raise PageFailed(error)
-        lines = await process.stdout.readexactly(answer["bytes"])
-        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_process)
-        return head + lines
+        return head + await process.stdout.readexactly(answer["bytes"])
 
     async def _start(self) -> Process:
         process = await asyncio.create_subprocess_exec(

@@ -175,6 +175,20 @@ def test_error_in_the_middle_is_a_message_and_exit_code_1(root: Path, capfd: Out
     assert "is not a folder" in capfd.readouterr().err
 
 
+def test_values_that_json_lacks_are_printed_or_refused(root: Path, capfd: Output) -> None:
+    run(root, "select histogram(received_at) h from usages", "--format", "json")
+    assert json.loads(capfd.readouterr().out) == [{"h": [["2025-11-23T19:12:00.123Z", 30]]}]
+    run(root, "select date 'infinity' d", code=1)
+    assert "after the year 9999" in capfd.readouterr().err
+    query = "select min(id) n, max(id) n from usages"
+    run(root, query, "--format", "ndjson", code=2)
+    output, errors = capfd.readouterr()
+    assert output == ""
+    assert "two columns have one name" in errors
+    run(root, query, "--format", "csv")
+    assert capfd.readouterr().out == "n,n\n1,30\n"
+
+
 def test_query_is_recorded_without_its_text(root: Path) -> None:
     (root / "p00/audit").mkdir()
     run(root, "select count(*) from usages where patient_id = 'secret-7'", "--patient", "3")

@@ -1,6 +1,7 @@
 """The process that reads pages: one query at a time, and none waits without a bound."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -124,3 +125,30 @@ async def test_query_that_cannot_be_read_leaves_the_process_running(
     path.write_bytes(content)
     assert await read_seqs(reader) == [3, 10, 17, 24]
     assert pid_of(reader) == pid
+
+
+async def test_no_process_is_started_while_the_last_one_hangs(
+    reader: PageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_reader, "MAX_SECONDS", 0.2)
+    hanging = await asyncio.create_subprocess_exec("sleep", "60")
+    reader._ending = hanging  # as one whose disk does not answer, which no signal ends
+    for _ in range(2):
+        with pytest.raises(PageFailed, match="TimeoutError"):
+            await reader.read(QUERY)
+        assert reader._process is None
+    await asyncio.wait_for(reader.close(), 1)
+    hanging.kill()
+    monkeypatch.undo()
+    assert await read_seqs(reader) == [3, 10, 17, 24]
+
+
+async def test_process_ends_when_idle_also_after_a_query_that_failed(
+    reader: PageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_reader, "IDLE_SECONDS", 0.1)
+    for changes in ({}, {"first": "x"}):
+        with contextlib.suppress(PageFailed):
+            await reader.read(QUERY | changes)
+        assert reader._process
+        await asyncio.wait_for(reader._process.wait(), 2)
