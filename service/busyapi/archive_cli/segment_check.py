@@ -133,6 +133,9 @@ class SegmentCheck:
         name = "footer"
         if read_format(self._fd) > 1:
             name = "index"
+            if self.next_seq > self._file.last + 1:
+                beyond = SeqRange(Seq(self._file.last + 1), Seq(self.next_seq - 1))
+                self._report_damage(*beyond, "holds seqs that are not in its name")
             if os.fstat(self._fd).st_size > self._end:
                 self._report_file_damage(f"bytes that are no block follow at {self._end}")
             index = self._partition.folder / paths.index_path(self._file)

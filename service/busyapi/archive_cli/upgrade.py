@@ -175,7 +175,11 @@ def _convert_segments(partition: ArchivePartition, target: int, left: int) -> bo
                         done = indexed if done is Conversion.NOTHING else done
                     counts[done] += 1
                 except FileNotFoundError:
-                    continue  # retention deleted it
+                    if not (folder / file.path).exists():
+                        continue  # retention deleted it
+                    progress.clear()
+                    print_error(f"{file.path}: a flusher has started meanwhile: it stays as it is")
+                    failed += 1
                 except (ArchiveDamaged, ArchiveTakenOver) as error:
                     progress.clear()
                     print_error(f"{error}: it stays as it is")

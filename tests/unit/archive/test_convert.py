@@ -218,6 +218,23 @@ def test_a_flusher_that_starts_meanwhile_ends_the_conversion(
     check(root)
 
 
+def test_a_flusher_that_starts_while_an_index_is_completed_is_reported(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its recovery removes the temporary index."""
+
+    def recover(_name: str) -> None:
+        for path in root.rglob("*.index.tmp"):
+            path.unlink()
+
+    assert run_archive(root, "upgrade") == 0
+    list_indexes(root)[0].unlink()
+    monkeypatch.setattr("busyapi.archive.fsync.failpoint", recover)
+    assert run_archive(root, "upgrade") == 1
+    assert "it stays as it is" in capsys.readouterr().err
+    check(root)
+
+
 STEPS = ["archive-convert-copied", "archive-write-index", "archive-after-index"]
 STEPS += ["archive-before-rename", "archive-after-rename", "archive-write", "archive-sync"]
 

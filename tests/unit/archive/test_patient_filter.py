@@ -78,8 +78,9 @@ def root(fast_path: Path) -> Path:
     writer = recover_writer(fast_path, segment_bytes=1)
     for number in range(SEGMENTS):
         usages = [render(patient) for patient in (f"a{number}", number, "all", f'"{number}')]
-        batch = UsageBatch(Seq(writer.cursor + 1), Seq(writer.cursor + 4), RECEIVED_MS, usages)
-        writer.append([batch])
+        for pair in (usages[:2], usages[2:]):
+            first = Seq(writer.cursor + 1)
+            writer.append([UsageBatch(first, Seq(first + 1), RECEIVED_MS, pair)])
         writer.roll_if_due()
     writer.close()
     return fast_path
@@ -118,7 +119,7 @@ def test_a_search_finds_the_same_with_filters_and_without(
     assert [path.read_bytes() for path in indexes] == before
 
 
-def test_a_segment_without_the_patient_is_not_read(
+def test_only_the_first_block_of_a_segment_without_the_patient_is_read(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_archive(root, "upgrade") == 0
@@ -146,7 +147,7 @@ def test_a_filter_that_is_not_of_its_segment_does_not_count(
     assert run_archive(root, "upgrade") == 0
     indexes = sorted(root.rglob("_usages-*.index"))
     contents = [path.read_bytes() for path in indexes]
-    size = 92 + 40 + 4
+    size = 92 + 2 * 40 + 4
     for path, content, other in zip(indexes, contents, contents[1:] + contents[:1], strict=True):
         match damage:
             case "changed":
@@ -160,6 +161,24 @@ def test_a_filter_that_is_not_of_its_segment_does_not_count(
     assert search(root, capsys) == FOUND
     assert run_archive(root, "upgrade") == 0
     assert [path.read_bytes() for path in indexes] == contents
+
+
+@pytest.mark.parametrize("query", [("--patient", "4"), ("--to", "2026-01-01")])
+def test_an_index_of_the_same_name_and_size_from_another_archive_hides_nothing(
+    fast_path: Path, capsys: pytest.CaptureFixture[str], query: tuple[str, str]
+) -> None:
+    """It is what a copy leaves that does not overwrite everything."""
+    for name, patient, ms in (("a", 4, RECEIVED_MS), ("b", 6, RECEIVED_MS + 365 * 86_400_000)):
+        writer = recover_writer(fast_path / name)
+        writer.append([UsageBatch(Seq(1), Seq(1), ms, [render(patient)])])
+        writer.close()
+        assert run_archive(fast_path / name, "upgrade") == 0
+    (one, other) = sorted(fast_path.rglob("_usages-*.index"))
+    assert len({path.stat().st_size for path in find_segments(fast_path)}) == 1
+    one.write_bytes(other.read_bytes())
+    capsys.readouterr()
+    assert run_archive(fast_path / "a", "cat", *query) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == 1
 
 
 def test_a_second_reader_finds_the_filter_as_documented(root: Path) -> None:

@@ -443,3 +443,19 @@ def test_verify_and_cat_follow_a_segment_that_was_finished_after_they_listed_it(
     ]
     assert not listings
     assert (sum(counts), reports) == (12, [])
+
+
+def test_a_segment_without_an_index_that_holds_more_than_its_name_says_is_damaged(
+    tmp_path: Path,
+) -> None:
+    """Recovery would set it aside."""
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 3)])
+    writer.append([make_batch(4, 3)])
+    writer.close()
+    (path,) = find_segments(tmp_path)
+    (tmp_path / "p00" / path.parent.name / f"_{path.name.partition('.')[0]}.index").unlink()
+    path.rename(path.with_name(path.name.replace("0006", "0003")))
+    set_high_water(tmp_path, 3)
+    (problem,) = check(tmp_path).problems
+    assert (problem.kind, problem.where) == ("damaged", "ids 4 to 6")
