@@ -13,7 +13,7 @@ from testkit.archive_reader import read_archive
 from testkit.history import History, Outcome
 from testkit.http1 import fetch
 from testkit.load import Load
-from testkit.processes import Flusher, Stack, answers_ok
+from testkit.processes import Api, Flusher, Stack, answers_ok
 from testkit.release import Release
 from testkit.replicated import CONFIG, SETTINGS, return_to
 from testkit.servers import Server
@@ -41,8 +41,8 @@ def post(stack: Stack, history: History, requests: int) -> None:
         load.finish()
 
 
-def read_partition_check(stack: Stack) -> str:
-    lines = fetch(stack.port, "/readyz").body.decode().splitlines()
+def read_partition_check(api: Stack | Api) -> str:
+    lines = fetch(api.port, "/readyz").body.decode().splitlines()
     return next(line for line in lines if line.startswith("partition: "))
 
 
@@ -217,3 +217,36 @@ def test_partitions_are_added_on_another_server_under_load_without_a_failed_post
         assert verdict.ok, verdict
         archive = read_archive(release.stack.archive)
         assert all(archive.partitions[number].lines for number in range(8))
+
+
+@pytest.mark.faults
+def test_partitions_begin_on_a_new_group_of_servers_whose_decider_waits_too(
+    tmp_path: Path,
+) -> None:
+    with ExitStack() as running:
+        one, two = (
+            running.enter_context(SentinelSet(tmp_path / name, config=CONFIG))
+            for name in ("one", "two")
+        )
+        release = Release(tmp_path / "release", Spread({"0": one, "1-3": two}), 1, 3)
+        for flusher in release.stack.flushers:
+            flusher.environment |= SETTINGS | {"BUSYAPI_REPLICAS": "1"}
+        running.enter_context(release)
+        with release.run_api(3) as api, release.post(api):
+            release.wait_for_posts(50)
+            # A StatefulSet restarts the parent only after the pods of new partitions are ready.
+            release.roll(3)
+            wait_until(lambda: read_partition_check(api) == "partition: ok", "all partitions")
+            release.wait_for_posts(200)
+            release.stack.port = api.port
+        with release.run_api(3) as last:
+            release.stack.port = last.port
+            release.stack.wait_until_archived(60)
+        for flusher in release.flushers:
+            flusher.terminate()
+        assert {flusher.wait(30) for flusher in release.flushers} == {0}
+        assert {*release.history.usages} == {Outcome.OK}, release.history
+        verdict = release.stack.check_history(release.history)
+        assert verdict.ok, verdict
+        archive = read_archive(release.stack.archive)
+        assert all(archive.partitions[number].lines for number in range(3))

@@ -48,8 +48,8 @@ async def get_readyz(context: ApiContext, _: Request) -> HTTPResponse:
 
     Overload and an unavailable Redis do not fail this check: every pod would leave the Service at
     once, and devices would get the error of the ingress instead of this service's. A Redis that
-    does not meet the durability tier does fail it: every write is refused until an operator changes
-    a setting.
+    does not meet the durability tier does fail it if no partition gets usages: every write is
+    refused until an operator changes a setting.
 
     While the process starts, a probe waits until it is ready: the next one comes a second later.
     """
@@ -108,7 +108,8 @@ def _check_credentials(context: ApiContext) -> list[Check]:
 
 def _check_durability(context: ApiContext) -> Check:
     committers = context.committers.committers
-    errors = (committer.durability_error for committer in committers)
+    # Of several servers, one may be below the tier: the partitions of the others get the usages.
+    errors = (None if context.committers.is_ready else c.durability_error for c in committers)
     problem = next((str(error) for error in errors if error), "")
     trusts = (committer.inspector.trust for committer in committers)
     return Check("durability", problem, describe_trust(next(filter(None, trusts), "")))

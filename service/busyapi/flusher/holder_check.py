@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 from busyapi.archive.holders import Holders
 from busyapi.archive.writer import PartitionWriter
+from busyapi.errors import DurabilityNotMet, WaitingForParent
 from busyapi.ids import Seq
+from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import ServerData
 from busyapi.stream.replica_store import PrimaryReplicas
 
@@ -78,3 +80,22 @@ def find_predecessors(primary: PrimaryReplicas, holders: Holders) -> tuple[str, 
 def read_evidence(writer: PartitionWriter) -> ArchiveEvidence:
     """Return what an open archive knows."""
     return ArchiveEvidence(writer.identity.archive_id, writer.stats.last_usage)
+
+
+def require_decision(
+    partition: OwnedPartition, writer: PartitionWriter, primary: PrimaryReplicas
+) -> tuple[str, ...]:
+    """Return the predecessors that the decider of this server has recorded.
+
+    Raises:
+        WaitingForParent: the partition is new, and the decider may itself wait for its parent.
+        DurabilityNotMet: the decider has not accepted the server.
+    """
+    decider = f"the flusher of partition {partition.key_names.decider}"
+    if primary.record is None and writer.identity.is_new:
+        raise WaitingForParent(f"waiting for {decider}: it decides for this server")
+    if primary.record is None or primary.record.server_id != primary.server_id:
+        raise DurabilityNotMet(
+            f"{decider} has not yet accepted the server {primary.address}: see its /readyz"
+        )
+    return primary.record.predecessors

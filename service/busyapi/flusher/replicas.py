@@ -31,6 +31,7 @@ from busyapi.flusher.holder_check import (
     find_predecessors,
     has_restarted,
     read_evidence,
+    require_decision,
 )
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.flusher.replica_servers import ReplicaServers, find_confirming, find_refusal
@@ -82,6 +83,7 @@ class ReplicaKeeper:
 
         Raises:
             DurabilityNotMet: it may lack some.
+            WaitingForParent: the partition is new, and the decider of its server waits too.
         """
         self._last, self._handover.chosen, self._predecessors = None, "", ()
         if not self._is_enabled:
@@ -100,12 +102,7 @@ class ReplicaKeeper:
             self._server_id, self._refusal = primary.server_id, ""
             self.failover.forget_refusal()
         if not partition.replicas.is_decider:
-            if primary.record is None or primary.record.server_id != primary.server_id:
-                raise DurabilityNotMet(
-                    f"the flusher of partition {partition.key_names.decider} has not yet accepted"
-                    f" the server {primary.address}: see its /readyz"
-                )
-            return primary.record.predecessors
+            return require_decision(partition, writer, primary)
         if await self._record.is_accepted(primary.server_id):
             # The operator's file stays until all servers hold what this one has.
             only = Holders({primary.address: primary.data.run_id})
