@@ -153,7 +153,7 @@ class Handover:
                 raise RedisUnavailable("the primary has been replaced")
             has_begun = has_begun or state == "waiting-for-sync"
             if start.is_coordinated and has_begun and state != "failover-in-progress":
-                # Not for its own FAILOVER: an ABORT that comes late ends what has begun. And not only
+                # Not for its own FAILOVER: an ABORT that comes late ends what has begun. Not only
                 # once: it may also have aborted a FAILOVER that had just stopped waiting.
                 polls += 1
                 if polls % POLLS_BEFORE_FORCE == 0:
