@@ -94,8 +94,14 @@ class CommitterPool:
             return self.committers[crc32(key.legacy_digest.encode()) % self._base]
         self._next = (self._next + 1) % len(self.committers)
         candidates = [*self.committers[self._next :], *self.committers[: self._next]]
+        # If none is ready, one that is back in a moment lets the request wait; others refuse it.
         return min(
-            candidates, key=lambda committer: (not committer.is_ready, committer.queued_count)
+            candidates,
+            key=lambda committer: (
+                not committer.is_ready,
+                not committer.is_ready and committer.connection_state.refuses_writes,
+                committer.queued_count,
+            ),
         )
 
 

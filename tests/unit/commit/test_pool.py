@@ -9,7 +9,7 @@ import pytest
 from busyapi.commit.committer import Committer
 from busyapi.commit.pending import AdmissionControl, AwaitedWrite, IdempotencyKey
 from busyapi.commit.pool import CommitterPool
-from busyapi.errors import NotSeeded, Overloaded
+from busyapi.errors import NotSeeded, Overloaded, RedisUnavailable
 from busyapi.ids import Seq
 from busyapi.stream.redis_url import parse_redis_url
 from busyapi.strides import Strides
@@ -157,3 +157,16 @@ async def test_refused_request_is_freed_without_the_garbage_collector(
         assert not [item for item in gc.get_objects() if isinstance(item, AwaitedWrite)]
     finally:
         gc.enable()
+
+
+async def test_request_waits_for_a_partition_that_is_back_in_a_moment_not_at_one_that_refuses() -> (
+    None
+):
+    pool = make_pool(3)
+    for lost in (pool.committers[0], pool.committers[2]):
+        lost.connection_state.mark_stopped()
+    paused = pool.committers[1]
+    mark_ready(paused)
+    paused.session = None
+    paused.connection_state.mark_disconnected(RedisUnavailable())
+    assert {submit(pool, [b"{}"]) for _ in range(6)} == {1}
