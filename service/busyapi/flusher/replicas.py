@@ -228,7 +228,7 @@ class ReplicaKeeper:
         problem = ""
         if not is_done:
             failpoint("replicas-before-record")
-            is_first = self._last is None
+            is_first = self._last is None and bool(holders.processes)  # a failover, not an install
             problem = await partition.replicas.write(record, primary, is_first=is_first)
             failpoint("replicas-after-record")
         if not is_done and not refusal and not problem:
