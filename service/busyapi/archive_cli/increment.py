@@ -36,7 +36,7 @@ class Increment(NamedTuple):
     after: Position
     through: Position
     seqs: Mapping[int, SeqRange]
-    """Those of each partition; the last one is below the first if there is none."""
+    """The seqs of each partition. If it has no new ones, the last is below the first."""
 
     @property
     def is_empty(self) -> bool:

@@ -228,8 +228,9 @@ class ReplicaKeeper:
         problem = ""
         if not is_done:
             failpoint("replicas-before-record")
-            is_first = self._last is None and bool(holders.processes)  # a failover, not an install
-            problem = await partition.replicas.write(record, primary, is_first=is_first)
+            # At an install there are no holders yet, and a failover would have to wait for them.
+            after_failover = self._last is None and bool(holders.processes)
+            problem = await partition.replicas.write(record, primary, after_failover=after_failover)
             failpoint("replicas-after-record")
         if not is_done and not refusal and not problem:
             # Last: the new holders have confirmed everything that was committed before the record.

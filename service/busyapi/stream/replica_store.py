@@ -36,8 +36,8 @@ PAUSE_MS = 40
 for the last ones to arrive."""
 CONFIRM_TIMEOUT_MS = 400
 """How long replicas may take to confirm a record. The flusher renews its lease afterwards."""
-FIRST_CONFIRM_TIMEOUT_MS = 100
-"""The same for the first record on a connection: after a failover, a replica often ends then."""
+FAILOVER_CONFIRM_TIMEOUT_MS = 100
+"""The same for the first record after a failover, when a replica often ends."""
 
 
 class PrimaryReplicas(NamedTuple):
@@ -114,18 +114,18 @@ class ReplicaStore:
         )
 
     async def write(
-        self, record: ReplicaRecord, primary: PrimaryReplicas, *, is_first: bool
+        self, record: ReplicaRecord, primary: PrimaryReplicas, *, after_failover: bool
     ) -> str:
         """Write the record, and return why the replicas of a view have not confirmed it.
 
-        A replica that confirms the record has everything that was committed before it. `is_first`:
-        on this connection.
+        A replica that confirms the record has everything that was committed before it.
+        `after_failover`: the primary may have just replaced another one.
 
         Raises:
             RedisUnavailable: the reply was lost, or the flusher does not hold the lease.
         """
         names = self._key_names
-        timeout_ms = FIRST_CONFIRM_TIMEOUT_MS if is_first else CONFIRM_TIMEOUT_MS
+        timeout_ms = FAILOVER_CONFIRM_TIMEOUT_MS if after_failover else CONFIRM_TIMEOUT_MS
         wait = make_confirm_commands(primary.view, timeout_ms, aof=primary.can_confirm_aof)
         written, *replies = await self.connection.pipeline(
             make_evalsha(
