@@ -1,7 +1,8 @@
-"""What happens to the table if its catalog is lost, old or refuses commits."""
+"""What happens to the table if its catalog is lost, old, refuses commits or loses answers."""
 
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,12 +11,17 @@ from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 from structlog.testing import capture_logs
 
+from busyapi.lake import table as table_module
 from busyapi.lake.loop import MAX_RETRY_SECONDS, LakeLoop, LoopConfig
 from busyapi.lake.maintenance import sweep
 from busyapi.lake.positions import WrongTable
+from busyapi.lake.table import LakeConfig, LakeTable
 from busyapi.lake.taker import Taker
 from testkit.archive.builder import make_batch, recover_writer
 from testkit.lake import open_lake, read_table, run_turn
+from testkit.rest_catalog import run_rest_catalog
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -24,9 +30,10 @@ def place(fast_path: Path) -> tuple[Path, Path]:
     return fast_path / "archive", fast_path / "lake"
 
 
-def grow(root: Path) -> None:
+def grow(root: Path, *counts: int) -> None:
     writer = recover_writer(root)
-    writer.append([make_batch(writer.cursor + 1, 3)])
+    for count in counts:
+        writer.append([make_batch(writer.cursor + 1, count)])
     writer.close()
 
 
@@ -52,7 +59,7 @@ def test_behind_an_old_catalog_nothing_is_written_or_deleted_until_the_newest_ta
     catalog, backup = warehouse / "catalog.db", warehouse.with_name("backup")
     running = open_lake(warehouse)
     for number in range(4):
-        grow(root)
+        grow(root, 3)
         run_turn(root, warehouse, tidies=False)
         if number == 1:
             shutil.copy(catalog, backup)
@@ -64,7 +71,7 @@ def test_behind_an_old_catalog_nothing_is_written_or_deleted_until_the_newest_ta
             run_turn(root, warehouse, orphan_seconds=0)
     assert find_data(warehouse) == data
     register(warehouse, newest)
-    grow(root)
+    grow(root, 3)
     assert run_turn(root, warehouse, tidies=False)
     assert sorted(read_table(warehouse)["id"].to_pylist()) == [*range(1, 16)]
 
@@ -76,7 +83,7 @@ def test_a_process_that_runs_while_its_catalog_is_restored_sweeps_nothing(
     catalog, backup = warehouse / "catalog.db", warehouse.with_name("backup")
     running = open_lake(warehouse)
     for number in range(4):
-        grow(root)
+        grow(root, 3)
         run_turn(root, warehouse, tidies=False)
         if number == 1:
             running.load()
@@ -92,10 +99,10 @@ def test_turns_whose_commit_is_refused_become_rare_and_leave_no_files(
     place: tuple[Path, Path],
 ) -> None:
     root, warehouse = place
-    grow(root)
+    grow(root, 3)
     run_turn(root, warehouse)
     data = find_data(warehouse)
-    grow(root)
+    grow(root, 3)
     with sqlite3.connect(warehouse / "catalog.db") as database:
         refuse = "begin select raise(abort, 'full'); end"
         database.execute(f"create trigger full before update on iceberg_tables {refuse}")
@@ -117,3 +124,25 @@ def test_turns_whose_commit_is_refused_become_rare_and_leave_no_files(
     assert loop.run_safely()
     assert loop.wait_seconds() == 100.0
     assert sorted(read_table(warehouse)["id"].to_pylist()) == [*range(1, 7)]
+
+
+def test_commits_of_unknown_outcome_take_each_usage_once(
+    place: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, folder = place
+    monkeypatch.setattr(table_module, "MAX_RETRY_SECONDS", 0.01)
+    with run_rest_catalog(folder) as catalog:
+        lakes = [LakeTable(LakeConfig("analytics", catalog.uri, "busyapi.usages")) for _ in "ab"]
+        config = LoopConfig(1, DAY, tidies=False)
+        loops = [LakeLoop(lake, Taker(lake, root, None, 200), config) for lake in lakes]
+        for fates, failures in ((["lost"], 1), (["503"], 1), (["409"], 0)):
+            grow(root, 3)
+            catalog.next_commits += fates
+            results = [loops[0].run_safely() for _ in range(failures + 1)]
+            assert results == [False] * failures + [True]
+            assert not catalog.next_commits
+        grow(root, 3, 3, 3)
+        with ThreadPoolExecutor(2) as pool:
+            assert [*pool.map(LakeLoop.run_safely, loops)] == [True, True]
+        ids = lakes[0].load().scan().to_arrow()["id"].to_pylist()
+    assert sorted(ids) == [*range(1, 19)]
