@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import signal
+import sys
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -106,7 +107,10 @@ def _run(loop: "LakeLoop", *, once: bool) -> int:
         worker.join(POLL_SECONDS)
         if loop.is_stuck():
             log.error("lake_stuck")
-            os._exit(1)
+            if once:
+                os._exit(1)
+            # Not an end: a container that is started again makes its pod unready for a moment.
+            os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this command
     worker.join(STOP_SECONDS)
     code = 0 if (results == [True] if once else loop.stop.is_set()) else 1
     if worker.is_alive():

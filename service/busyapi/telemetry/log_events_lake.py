@@ -42,7 +42,7 @@ LAKE_EVENTS = (
         "error",
         (),
         "the catalog or the object store has not answered `busyapi lake` for half an hour. The"
-        " process ends, and must be started again, which Kubernetes does",
+        " process starts itself again; with --once it ends",
         "check the network to the catalog and the object store",
     ),
     LogEvent(
