@@ -144,7 +144,7 @@ class SegmentCheck:
                 return
         summary = read_summary(self._fd, self._partition.folder, self._file)
         if summary is None:
-            self._report_file_damage(f"its {name} is damaged")
+            self._report_file_damage(f"its {name} is damaged, or that of another file")
             return
         if not verify_sha256(self._fd, summary):
             self._report_file_damage("its SHA-256 does not match")
