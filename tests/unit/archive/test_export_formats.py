@@ -83,9 +83,9 @@ def test_time_that_arrow_cannot_write_as_text_is_left_out(tmp_path: Path, kind: 
         return
     lines = content.decode().splitlines()
     rows = map(json.loads, lines) if kind == "ndjson" else csv.DictReader(lines)
-    found = [(row["device_time"] or "", row["device_time_text"]) for row in rows]
-    assert [text for _, text in found] == list(map(str, times))
-    near = [time.replace("T", " ") for time, _ in found]
+    pairs = [(row["device_time"] or "", row["device_time_text"]) for row in rows]
+    assert [text for _, text in pairs] == list(map(str, times))
+    near = [time.replace("T", " ") for time, _ in pairs]
     assert near == [
         *("", "", "-32767-01-01 00:00:00.000Z"),
         *("32767-12-31 23:59:59.999Z", "", ""),
