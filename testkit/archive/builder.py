@@ -4,8 +4,10 @@ The second reader follows FORMAT.md with struct, zlib and zstandard alone. It sh
 the writer.
 """
 
+import errno
 import hashlib
 import json
+import os
 import struct
 import time
 import zlib
@@ -202,3 +204,8 @@ def seal_footer(body: bytes) -> bytes:
     """Return a footer's bytes, which end with its CRC-32, with the SHA-256 and the trailer."""
     (size,) = struct.unpack_from("<I", body, body.rindex(struct.pack("<I", 0x184D2A5F)) + 4)
     return body + hashlib.sha256(body).digest() + struct.pack("<I8s", size + 8, b"busyapi\x01")
+
+
+def refuse_flock(_fd: int, _operation: int) -> None:
+    """Fail as a file system without flock does."""
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -112,6 +112,17 @@ def test_no_module_is_longer_than_three_hundred_lines() -> None:
     assert not long
 
 
+def test_no_process_imports_from_the_working_directory() -> None:
+    starts = [
+        start
+        for module in list_modules()
+        for start in re.findall(r"\(sys\.executable, (.*)", module.read_text())
+    ]
+    assert len(starts) >= 4
+    for start in starts:
+        assert start.startswith(('"-P"', '"-I"')), start
+
+
 def test_only_the_command_line_reads_the_environment() -> None:
     reads = re.compile(r"\benviron\b|\bgetenv\b")
     readers = {name_of(module) for module in list_modules() if reads.search(module.read_text())}

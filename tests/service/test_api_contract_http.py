@@ -30,6 +30,8 @@ MARKER = "zQ7-never-shown"
         "/metrics",
         "/../etc/passwd",
         "/%00",
+        "/%FF",
+        "/api/usages/%FF",
         "/" + "x" * 7000,
     ],
 )

@@ -6,7 +6,14 @@ import time
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from testkit.api_client import USAGE, check_problem, check_stored, check_unavailable, send
+from testkit.api_client import (
+    USAGE,
+    RawConnection,
+    check_problem,
+    check_stored,
+    check_unavailable,
+    send,
+)
 from testkit.http1 import Answer, fetch
 from testkit.log_leaks import MARK
 from testkit.servers import Server
@@ -94,6 +101,12 @@ def test_list_continues_without_a_flusher_where_the_client_has_what_is_archived(
     assert read_list(stack.port, patient=PATIENT, medication="Albutero")[0] == []
     assert read_list(stack.port, patient=OTHER)[0] == []
     check_problem(fetch_page(stack.port), 422)
+    for raw in (b"%FF", b"\xff", "Ä".encode()):
+        with RawConnection(stack.port) as connection:
+            target = b"/api/usages?patientId=%b&medication=%b" % (PATIENT.encode(), raw)
+            connection.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target)
+            problem = check_problem(connection.read_answer(), 422)
+        assert problem["detail"] == "A parameter is not UTF-8 with percent-encoding."
     assert api.read_metric("busyapi_refused_total", reason="ArchiveUnavailable") == 1
     lists = api.read_metric("busyapi_request_seconds_count", route="/api/usages?patientId")
     assert lists >= 9

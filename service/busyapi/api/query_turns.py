@@ -1,4 +1,8 @@
-"""Whose query runs next: a client has one at a time, so that no client takes the time of others."""
+"""Whose query runs next: in this process a client has one at a time.
+
+So from each API process a flusher gets one query of a client at most. It has a queue of its own,
+and does not know clients: one that uses more processes than the queue has places can fill it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator

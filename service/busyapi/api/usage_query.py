@@ -105,8 +105,10 @@ def parse_query(text: str, bound_patient: str | None) -> UsageQuery:
 def _parse_names(text: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=len(NAMES))
+    except UnicodeDecodeError:
+        raise _invalid("A parameter is not UTF-8 with percent-encoding.") from None
     except ValueError:
-        raise _invalid("The parameters are too many, or not UTF-8.") from None
+        raise _invalid(f"The parameters are at most {len(NAMES)}.") from None
     values = dict(pairs)
     if len(values) < len(pairs):
         raise _invalid("Each parameter may be sent once.")

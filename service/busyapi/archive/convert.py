@@ -11,6 +11,7 @@ aside. Retention may delete the segment at any time.
 """
 
 import os
+import secrets
 from enum import Enum
 from pathlib import Path
 
@@ -35,6 +36,8 @@ from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
 COPY_SUFFIX = f".convert{paths.TEMPORARY_SUFFIX}"
+"""Before it each copy has a random part. Without flock a second conversion may run, and delete this
+copy: then it is gone, and no rename can take another file for it."""
 
 
 class Conversion(Enum):
@@ -62,7 +65,7 @@ def convert_segment(folder: Path, file: ArchiveFile, identity: Identity, target:
             return Conversion.NOTHING
         _require_intact(fd, folder, file, identity)
         rewritten = identity._replace(format=target)
-        copy = Segment(folder, rewritten, file.day, file.first, COPY_SUFFIX)
+        copy = Segment(folder, rewritten, file.day, file.first, _make_suffix())
         try:
             _copy_blocks(fd, copy, file, identity)
             failpoint("archive-convert-copied")
@@ -77,6 +80,10 @@ def convert_segment(folder: Path, file: ArchiveFile, identity: Identity, target:
         os.close(fd)
     _delete_if_expired(folder, file)
     return Conversion.REWRITTEN
+
+
+def _make_suffix() -> str:
+    return f".{secrets.token_hex(4)}{COPY_SUFFIX}"
 
 
 def delete_copies(folder: Path) -> None:

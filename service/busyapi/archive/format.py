@@ -127,6 +127,8 @@ class SegmentSummary(NamedTuple):
     sha256: bytes
     """Of the file up to the digest itself; in format 2 of the whole file."""
     format: int = 1
+    checksums: bytes = b""
+    """zstd's checksums of the first and the last frame, in format 2: they identify the file."""
 
     def end_of(self, entry: IndexEntry) -> int:
         """Return the end of a block."""

@@ -108,6 +108,20 @@ def is_partial_frame(fd: int, offset: int, end: int, next_line: bytes) -> bool:
     return content.startswith(next_line) or next_line.startswith(content)
 
 
+def add_checksum(checksums: bytes, frame: bytes) -> bytes:
+    """Return the checksums of the first and the last frame, after one more frame."""
+    last = frame[-_CHECKSUM_BYTES:]
+    return (checksums[:_CHECKSUM_BYTES] or last) + last
+
+
+def read_checksums(fd: int, first_end: int, last_end: int) -> bytes:
+    """Read the checksums of the frames that end at these offsets."""
+    return b"".join(
+        os.pread(fd, _CHECKSUM_BYTES, max(0, end - _CHECKSUM_BYTES))
+        for end in (first_end, last_end)
+    )
+
+
 def find_next_frame(fd: int, offset: int) -> int | None:
     """Find the next offset at which a frame may begin."""
     while chunk := os.pread(fd, _CHUNK_BYTES, offset):

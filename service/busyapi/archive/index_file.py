@@ -2,9 +2,9 @@
 
     _usages-p00-<first>-<last>.index      header | entry, entry, … | CRC-32 | section | section | …
 
-It saves time and proves the segment's SHA-256. No usage depends on it: whatever it states is
-compared with the segment before it is used. Its name begins with an underscore, so Spark, Hive and
-Trino skip it when they read a whole folder.
+It saves time and proves the segment's SHA-256. No usage depends on it: it counts only if the size
+and the checksums of the first and the last frame that it states are those of the segment. Its name
+begins with an underscore, so Spark, Hive and Trino skip it when they read a whole folder.
 """
 
 import os
@@ -22,7 +22,7 @@ from busyapi.ids import Seq, make_usage_id
 
 FORMAT = 2
 _MAGIC = b"busyidx\x02"
-_HEAD = struct.Struct("<8sIIQQQQQI32s")
+_HEAD = struct.Struct("<8sIIQQQQQI32s8s")
 _ENTRY_BYTES = 40
 _CRC = struct.Struct("<I")
 _SECTION = struct.Struct("<II")
@@ -46,6 +46,7 @@ def encode_index(summary: SegmentSummary, patients: PatientFilter | None = None)
         summary.offset,
         len(summary.block_index),
         summary.sha256,
+        summary.checksums,
     )
     body = head + summary.block_index.packed
     index = body + _CRC.pack(crc32(body))
@@ -59,7 +60,7 @@ def decode_index(raw: bytes) -> SegmentSummary | None:
     """Decode an index; None if it is damaged, or of another version. Sections are skipped."""
     if len(raw) < _HEAD.size:
         return None
-    magic, *numbers, blocks, sha256 = _HEAD.unpack_from(raw)
+    magic, *numbers, blocks, sha256, checksums = _HEAD.unpack_from(raw)
     partition, stride, first, last, first_id, raw_bytes, size = numbers
     end = _HEAD.size + blocks * _ENTRY_BYTES
     if magic != _MAGIC or blocks == 0 or not _has_checksum(raw, 0, end):
@@ -69,7 +70,17 @@ def decode_index(raw: bytes) -> SegmentSummary | None:
     index = SegmentIndex(raw[_HEAD.size : end])
     count = last - first + 1
     return SegmentSummary(
-        partition, stride, Seq(first), Seq(last), count, raw_bytes, index, size, sha256, FORMAT
+        partition,
+        stride,
+        Seq(first),
+        Seq(last),
+        count,
+        raw_bytes,
+        index,
+        size,
+        sha256,
+        FORMAT,
+        checksums,
     )
 
 
@@ -79,7 +90,7 @@ def decode_patients(raw: bytes) -> PatientFilter | None:
     while len(raw) - at >= _SECTION.size:
         kind, length = _SECTION.unpack_from(raw, at)
         end = at + _SECTION.size + length
-        if not _has_checksum(raw, at, end, _HEAD.unpack_from(raw)[-1]):
+        if not _has_checksum(raw, at, end, _HEAD.unpack_from(raw)[-2]):
             return None
         if kind == _PATIENTS:
             return PatientFilter(raw[at + _SECTION.size : end]) if length else None
@@ -88,7 +99,7 @@ def decode_patients(raw: bytes) -> PatientFilter | None:
 
 
 def _size_without_sections(head: bytes) -> int:
-    blocks = _HEAD.unpack_from(head)[-2]
+    blocks = _HEAD.unpack_from(head)[-3]
     return int(_HEAD.size + blocks * _ENTRY_BYTES + _CRC.size)
 
 

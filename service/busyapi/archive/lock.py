@@ -14,7 +14,7 @@ from pathlib import Path
 from busyapi.archive import paths
 from busyapi.errors import ArchiveLocked, ArchiveTakenOver
 
-_NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """Errors of file systems without flock."""
 _MAX_TRIES = 10
 
@@ -74,12 +74,25 @@ class FolderLock:
         except BlockingIOError:
             raise ArchiveLocked(f"another process writes {self.path.parent}") from None
         except OSError as error:
-            if error.errno not in _NO_FLOCK:
+            if error.errno not in NO_FLOCK:
                 raise
             self.warning = (
                 f"{self.path} cannot be locked: {os.strerror(error.errno or 0)}; only the lease in"
                 " Redis and the check of the open segment keep a second flusher out"
             )
+
+
+def lock_exclusively(folder: Path) -> FolderLock:
+    """Acquire the lock of a folder, for work that a flusher must not see.
+
+    Raises:
+        ArchiveLocked: another process holds it, or perhaps does: the file system has no flock.
+    """
+    lock = FolderLock(folder)
+    if lock.warning:
+        lock.release()
+        raise ArchiveLocked(f"{lock.path} is on a file system without flock")
+    return lock
 
 
 def is_same_file(fd: int, path: Path) -> bool:

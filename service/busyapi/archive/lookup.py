@@ -2,13 +2,15 @@
 
 The work is bounded, whatever the size of the archive: one bisection of the list of files, one
 index or footer (the last few stay in memory), and one block. Only a segment whose index is missing
-is read completely, once.
+or wrong is read completely, once.
 """
 
 import errno
 import os
 import threading
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -61,6 +63,7 @@ class ArchiveLookup:
         """How seqs become ids; another object after the stride has changed."""
         self._folder = folder
         self._summary = lru_cache(maxsize=SUMMARY_CACHE_SIZE)(self._read_summary)
+        self._blocks = lru_cache(maxsize=SUMMARY_CACHE_SIZE)(self._read_blocks)
 
     def set_open_segment(self, segment: Segment) -> None:
         """Set a new open segment."""
@@ -151,16 +154,17 @@ class ArchiveLookup:
                 os.close(fd)
         raise ArchiveDamaged(f"{file.path} was replaced again and again")
 
-    def _read_from(self, fd: int, file: ArchiveFile, seq: Seq) -> Block | None:
-        summary = self._summary(file, os.fstat(fd).st_ino)
+    def _read_from(self, fd: int, file: ArchiveFile, seq: Seq) -> Block:
+        inode = os.fstat(fd).st_ino
+        summary = self._summary(file, inode)
         if summary is None:  # a part of the file is damaged, perhaps another one
             blocks = (block for block in scan_blocks(fd, self.ids) if _holds(block, seq))
             block = next(blocks, None)
         else:
-            entry = summary.block_index.find(seq)
-            if entry is None:
-                return None
-            block = read_indexed_block(fd, summary, entry)
+            block = _read_indexed(fd, summary, seq)
+            if block is None and summary.format > 1:  # perhaps only the index is wrong
+                summary = self._blocks(file, inode)
+                block = _read_indexed(fd, summary, seq) if summary else None
         if block is None:
             raise ArchiveDamaged(f"{file.path}: the block of seq {seq} is damaged")
         return block
@@ -170,20 +174,32 @@ class ArchiveLookup:
 
         The inode distinguishes a file from the one that replaced it.
         """
+        with self._open(file, inode) as fd:
+            summary = read_summary(fd, self._folder, file)
+            if summary is None and read_format(fd) == 1:
+                require_known_version(fd, file.path)
+                raise ArchiveDamaged(f"{file.path}: its footer is damaged")
+        return summary or self._blocks(file, inode)
+
+    def _read_blocks(self, file: ArchiveFile, inode: int) -> SegmentSummary | None:
+        """Read all of a segment of format 2; None if it is damaged. Its index does not matter."""
+        with self._open(file, inode) as fd:
+            return summarize_blocks(fd, file, self.ids)
+
+    @contextmanager
+    def _open(self, file: ArchiveFile, inode: int) -> Iterator[int]:
         fd = os.open(self._folder / file.path, os.O_RDONLY)
         try:
             if os.fstat(fd).st_ino != inode:
                 raise _FileReplaced
-            summary = read_summary(fd, self._folder, file)
-            if summary is None and read_format(fd) > 1:
-                return summarize_blocks(fd, file, self.ids)
-            if summary is None:
-                require_known_version(fd, file.path)
+            yield fd
         finally:
             os.close(fd)
-        if summary is None:
-            raise ArchiveDamaged(f"{file.path}: its footer is damaged")
-        return summary
+
+
+def _read_indexed(fd: int, summary: SegmentSummary, seq: Seq) -> Block | None:
+    entry = summary.block_index.find(seq)
+    return read_indexed_block(fd, summary, entry) if entry else None
 
 
 def _holds(block: Block, seq: Seq) -> bool:

@@ -23,7 +23,12 @@ from busyapi.archive.format import (
     decode_footer,
     parse_footer_size,
 )
-from busyapi.archive.frames import FRAME_MAGIC, find_next_frame, read_frame_at
+from busyapi.archive.frames import (
+    FRAME_MAGIC,
+    find_next_frame,
+    read_checksums,
+    read_frame_at,
+)
 from busyapi.archive.index_file import read_index
 from busyapi.archive.paths import ArchiveFile
 from busyapi.archive.ranges import SeqRange
@@ -94,7 +99,8 @@ def read_format(fd: int) -> int:
     head = os.pread(fd, len(FRAME_MAGIC), 0)
     if head == FRAME_MAGIC:
         return 2
-    if head == BLOCK_START[: len(FRAME_MAGIC)] or _find_next_header(fd, 0) is not None:
+    # Fewer bytes than a magic: a writer of format 1 was killed at its first block.
+    if (head and BLOCK_START.startswith(head)) or _find_next_header(fd, 0) is not None:
         return 1
     return 2
 
@@ -244,7 +250,17 @@ def read_summary(fd: int, folder: Path, file: ArchiveFile) -> SegmentSummary | N
     if read_format(fd) == 1:
         return read_footer(fd)
     summary = read_index(folder, file)
-    return summary if summary and summary.offset == os.fstat(fd).st_size else None
+    return summary if summary and _describes(fd, summary) else None
+
+
+def _describes(fd: int, summary: SegmentSummary) -> bool:
+    """Return whether an index is that of this file.
+
+    One of another archive may have the same name, size and times. By it, a search would skip frames
+    in which it should look.
+    """
+    ends = summary.end_of(summary.block_index[0]), summary.offset
+    return summary.offset == os.fstat(fd).st_size and read_checksums(fd, *ends) == summary.checksums
 
 
 def verify_sha256(fd: int, summary: SegmentSummary) -> bool:

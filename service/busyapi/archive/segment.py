@@ -24,6 +24,7 @@ from busyapi.archive.format import (
     encode_footer,
     encode_trailer,
 )
+from busyapi.archive.frames import add_checksum
 from busyapi.archive.fsync import create_file, make_folder, rename_file, sync_file, write_at
 from busyapi.archive.identity import Identity
 from busyapi.archive.index_file import write_temporary_index
@@ -69,6 +70,7 @@ class Segment:
         has_index = identity.format > 1 and not suffix
         self._open_index = OpenIndex(folder / paths.index_path(name)) if has_index else None
         self._sha = hashlib.sha256()
+        self._checksums = b""
         make_folder(folder / day)
         self._fd = create_file(self.path)
 
@@ -97,6 +99,7 @@ class Segment:
         if self._open_index:
             self._open_index.add(self.size, header)
         self._sha.update(written)
+        self._checksums = add_checksum(self._checksums, written)
         self.size += len(written)
         self.raw_bytes += raw_bytes
         self.last = header.last
@@ -225,6 +228,7 @@ class Segment:
             self.size,
             sha256,
             self._identity.format,
+            self._checksums,
         )
 
     def _write(self, data: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from busyapi.archive import paths
 from busyapi.archive.format import SegmentIndex, SegmentSummary
+from busyapi.archive.frames import add_checksum
 from busyapi.archive.paths import ArchiveFile
 from busyapi.archive.reader import (
     matches_file,
@@ -68,12 +69,14 @@ def summarize_blocks(
     """
     index, sha256 = SegmentIndex(), hashlib.sha256()
     next_seq, end, raw_bytes, owner = file.first, 0, 0, ids.owner_at(file.first)
+    checksums = b""
     for block in scan_blocks(fd, ids):
         header = block.header
         if (block.offset, header.first, header.owner) != (end, next_seq, owner):
             return None
         index.add(end, header)
         sha256.update(block.data)
+        checksums = add_checksum(checksums, block.data)
         next_seq, end = Seq(header.last + 1), block.end
         raw_bytes += len(block.content)
         on_lines(block.content)
@@ -90,4 +93,5 @@ def summarize_blocks(
         end,
         sha256.digest(),
         format=2,
+        checksums=checksums,
     )

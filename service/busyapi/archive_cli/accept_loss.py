@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from busyapi.archive.config import ArchiveConfig
+from busyapi.archive.lock import FolderLock
 from busyapi.archive.writer import PartitionWriter
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.snapshot import ArchiveNotFound, ArchivePartition
@@ -93,8 +94,10 @@ def _find_partition(root: Path, number: int) -> ArchivePartition:
     raise ArchiveNotFound(f"partition {number} is not in {root}")
 
 
-def recover_for_command(root: Path, partition: ArchivePartition, advice: str) -> PartitionWriter:
-    """Recover a partition as a flusher does, and hold its lock.
+def recover_for_command(
+    root: Path, partition: ArchivePartition, advice: str, lock: FolderLock | None = None
+) -> PartitionWriter:
+    """Recover a partition as a flusher does, and hold its lock, which the caller may have already.
 
     Raises:
         ArchiveLocked: a flusher holds it; the message ends with `advice`.
@@ -110,7 +113,8 @@ def recover_for_command(root: Path, partition: ArchivePartition, advice: str) ->
                 segment_age=3600.0,
                 retention_days=0,
                 format=partition.identity.format,
-            )
+            ),
+            lock,
         )
     except ArchiveLocked as error:
         raise ArchiveLocked(f"{error}: {advice}") from error

@@ -194,7 +194,8 @@ def _verify(options: argparse.Namespace) -> int:
 
     Every usage from the first one kept to the last one archived must be in exactly one file, each
     checksum must match, each line must have the format of FORMAT.md, and every partition must be
-    there, unless --partition names one. Exit code 0: all of this holds, 1: not, 2: no archive.
+    there, unless --partition names one. Exit code 0: all of this holds, 1: not, 2: no archive, or
+    no partition of this number.
     """
     problems = 0
     rows: list[str] = []

@@ -113,7 +113,7 @@ def _open_sink(
         case ExportFormat.PARQUET:
             sink = _ParquetSink(file, schema)
         case ExportFormat.CSV:
-            sink = csv.CSVWriter(file, schema)
+            sink = _CsvSink(file, schema)
         case ExportFormat.NDJSON:
             sink = _NdjsonSink(file)
         case ExportFormat.ARROW:
@@ -172,6 +172,19 @@ def _sort(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.take(pc.sort_indices(keys, sort_keys=order))
 
 
+class _CsvSink:
+    """A line a row, below a line with the names."""
+
+    def __init__(self, file: _PositionedFile, schema: pa.Schema) -> None:
+        self._writer = csv.CSVWriter(file, schema)
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(_drop_far_times(batch))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 class _NdjsonSink:
     """A JSON object a row, with `extra` as an object in it, and times as RFC 3339."""
 
@@ -179,7 +192,7 @@ class _NdjsonSink:
         self._file = file
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
-        for part in _cut(batch):
+        for part in _cut(_drop_far_times(batch)):
             columns = [_to_json_values(column) for column in part.columns]
             names = part.schema.names
             self._file.write(render_lines_of_values(names, columns, raw="extra"))
@@ -189,6 +202,18 @@ class _NdjsonSink:
 
 
 _NDJSON_ROWS = 8192
+_FIRST_MS, _END_MS = -1_096_193_779_200_000, 971_890_963_200_000
+"""The years -32767 to 32767. Arrow cannot write others as text."""
+
+
+def _drop_far_times(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Leave out each `device_time` that Arrow cannot write. `device_time_text` has it."""
+    at = batch.schema.get_field_index("device_time")
+    times = batch.column(at)
+    ms = times.cast(pa.int64())
+    is_near = pc.and_(pc.greater_equal(ms, _FIRST_MS), pc.less(ms, _END_MS))
+    near = pc.if_else(is_near, times, pa.scalar(None, times.type))
+    return batch.set_column(at, batch.schema.field(at), near)
 
 
 def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -31,10 +31,17 @@ class Flattened(NamedTuple):
     keys: tuple[str, ...]
 
 
+def parse_target(text: str) -> Path:
+    """Parse the name of a file to write, as an argument type."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the file is empty")
+    return Path(text)
+
+
 def add_export_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help="what to write; - for standard output"
+        "file", type=parse_target, metavar="FILE", help="what to write; - for standard output"
     )
     parser.add_argument(
         "--format",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from busyapi.archive import high_water, identity
-from busyapi.archive.format import IndexEntry, SegmentSummary
+from busyapi.archive.format import IndexEntry
 from busyapi.archive.index_file import read_patients
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_holes, find_overlaps, intersect
@@ -153,7 +153,7 @@ class OrderedReader:
         is_finished = file.kind is FileKind.SEGMENT
         summary = read_summary(fd, self._partition.folder, file) if is_finished else None
         is_own = summary and matches_file(summary, file, own.owner_at(file.first))
-        if summary and is_own and (summary.format == 1 or _begins_as_stated(fd, summary)):
+        if summary and is_own:
             self._next_seq = Seq(file.last + 1)
             lacks_patients = summary.format > 1 and self._lacks_patients(file)
             for entry in summary.block_index:
@@ -203,18 +203,6 @@ class OrderedReader:
     def _report_unreadable(self, file: ArchiveFile, seqs: SeqRange, span: SeqRange) -> None:
         for part in intersect(seqs, [span]):
             self._report(f"{file.path}: {self._partition.describe_ids(part)} cannot be read")
-
-
-def _begins_as_stated(fd: int, summary: SegmentSummary) -> bool:
-    """Return whether the first block is what the index states.
-
-    An index that belongs to a segment of another archive may have the same name and size. By its
-    times and its filter a search would skip blocks, and would not notice that usages are missing.
-    """
-    entry = summary.block_index[0]
-    block = read_indexed_block(fd, summary, entry)
-    times = entry.earliest_ms, entry.latest_ms
-    return block is not None and (block.header.earliest_ms, block.header.latest_ms) == times
 
 
 def _restrict(span: SeqRange, seqs: SeqRange) -> SeqRange | None:

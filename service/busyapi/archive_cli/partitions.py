@@ -30,7 +30,7 @@ def find_partitions(root: Path, only: int | None = None) -> list[PartitionStatus
     """Return the state of every partition of an archive, or of one.
 
     Raises:
-        ArchiveNotFound: the folder holds no archive.
+        ArchiveNotFound: the folder holds no archive, or its archive has no such partition.
     """
     if not root.is_dir():
         raise ArchiveNotFound(f"{root} is not a folder")
@@ -49,6 +49,11 @@ def find_partitions(root: Path, only: int | None = None) -> list[PartitionStatus
     base = counts.most_common(1)[0][0] if counts else 0
     # Partitions that were added have higher numbers than those of the install.
     total = max(base, max(statuses) + 1) if base else 0
+    widest = max([total, *(stored.strides.stride for stored in seeded)])
+    if only is not None and only not in statuses and base and only not in range(widest):
+        raise ArchiveNotFound(
+            f"{root} has no partition {only}: its archive has the partitions 0 to {widest - 1}"
+        )
     numbers = sorted({*statuses, *range(total)}) if only is None else [only]
     return [
         _check_agreement(statuses[number], base)

@@ -128,7 +128,8 @@ def find_line(statuses: Sequence[PartitionStatus], usage_id: UsageId) -> bytes |
     if missing := numbers - {partition.identity.partition for partition in readable}:
         names = " or ".join(map(str, sorted(missing)))
         raise ArchiveNotFound(
-            f"id {usage_id} belongs to partition {names}, which is not in the folder"
+            f"id {usage_id} belongs to partition {names}, which is not in the folder: none of its"
+            " usages was archived yet, or its volume is another one"
         )
     return None
 
@@ -164,13 +165,12 @@ def _covers(file: ArchiveFile, seq: Seq) -> bool:
 
 def _read_line(partition: ArchivePartition, fd: int, file: ArchiveFile, seq: Seq) -> bytes | None:
     summary = read_summary(fd, partition.folder, file)
-    if summary and (entry := summary.block_index.find(seq)):
-        if block := read_indexed_block(fd, summary, entry):
+    entry = summary.block_index.find(seq) if summary else None
+    if summary and entry and (block := read_indexed_block(fd, summary, entry)):
+        return block.line(seq)
+    for block in scan_blocks(fd, partition.identity.ids):
+        if block.header.first <= seq <= block.header.last:
             return block.line(seq)
-    elif summary is None:
-        for block in scan_blocks(fd, partition.identity.ids):
-            if block.header.first <= seq <= block.header.last:
-                return block.line(seq)
-        if file.kind is FileKind.OPEN:
-            return None
+    if file.kind is FileKind.OPEN:
+        return None
     raise ArchiveDamaged(f"{file.path}: seq {seq} cannot be read")

@@ -120,7 +120,7 @@ class SegmentCheck:
             self._report_damage(header.first, header.last, "has a wrong receivedAt")
 
     def _are_lines_of(self, header: BlockHeader, content: bytes, times: set[str]) -> bool:
-        """Return whether all lines belong to the seqs of a block; then fill `times` from them."""
+        """Return whether all lines belong to the seqs of a block; then add their times."""
         first, last = map(self._partition.id_of, (header.first, header.last))
         _, stride = self._partition.identity.owner_at(header.first)
         heads = read_heads(content)
@@ -156,7 +156,7 @@ class SegmentCheck:
                 return
         summary = read_summary(self._fd, self._partition.folder, self._file)
         if summary is None:
-            self._report_file_damage(f"its {name} is damaged")
+            self._report_file_damage(f"its {name} is damaged, or that of another file")
             return
         if not verify_sha256(self._fd, summary):
             self._report_file_damage("its SHA-256 does not match")

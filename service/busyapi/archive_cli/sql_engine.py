@@ -62,7 +62,9 @@ def run_query(
         except (duckdb.Error, pa.ArrowException) as error:
             raise usages.failure or QueryFailed(_describe(error)) from None
         except OverflowError:
-            raise QueryFailed("a time is after the year 9999: select its text") from None
+            raise QueryFailed(
+                "a time is before the year 1 or after the year 9999: select device_time_text"
+            ) from None
 
 
 def _require_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:
@@ -74,7 +76,13 @@ def _require_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:
 def _describe(error: Exception) -> str:
     if isinstance(error, duckdb.OutOfMemoryException):
         return "the query needs too much memory: select less with --from, --to or --patient"
-    return str(error)
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return f"the format lacks a type of the answer: cast it to VARCHAR ({error})"
+    kind = str(error).partition(":")[0] if isinstance(error, duckdb.Error) else "Arrow Error"
+    return (
+        f"{kind}. The rest of the message may quote a usage, and is not shown. TRY_CAST and TRY"
+        " give NULL instead of this error"
+    )
 
 
 class _Usages:

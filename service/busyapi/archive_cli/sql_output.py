@@ -70,11 +70,28 @@ def _simplify(value: Any) -> Any:
             return None  # JSON has no NaN
         case bytes():
             return value.hex()
+        case pa.MonthDayNano():
+            return _format_interval(value)
         case list() | tuple():  # a map has tuples
             return [_simplify(item) for item in value]
         case dict():
             return {name: _simplify(item) for name, item in value.items()}
     return value
+
+
+def _format_interval(interval: pa.MonthDayNano) -> str:
+    """Return an interval as DuckDB prints it, such as "1 year 2 months -3 days 04:05:06.5"."""
+    sign = -1 if interval.months < 0 else 1
+    years, months = divmod(abs(interval.months), 12)
+    numbers = {"year": sign * years, "month": sign * months, "day": interval.days}
+    parts = [f"{n} {unit}{'s' * (abs(n) > 1)}" for unit, n in numbers.items() if n]
+    if interval.nanoseconds or not parts:
+        seconds, micros = divmod(abs(interval.nanoseconds) // 1000, 1_000_000)
+        minutes, seconds = divmod(seconds, 60)
+        hours, minutes = divmod(minutes, 60)
+        time = f"{hours:02}:{minutes:02}:{seconds:02}" + f".{micros:06}".rstrip("0").rstrip(".")
+        parts.append("-" * (interval.nanoseconds < 0) + time)
+    return " ".join(parts)
 
 
 def _format_text(value: Any) -> str:

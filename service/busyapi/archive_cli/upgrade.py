@@ -23,7 +23,7 @@ from busyapi.archive.convert import (
 from busyapi.archive.format_version import NEWEST_FORMAT
 from busyapi.archive.fsync import translate_full_volume
 from busyapi.archive.identity import Identity
-from busyapi.archive.lock import FolderLock
+from busyapi.archive.lock import NO_FLOCK, lock_exclusively
 from busyapi.archive.paths import FileKind
 from busyapi.archive.recovery import CHECKED_SEGMENTS
 from busyapi.archive_cli.accept_loss import recover_for_command
@@ -43,6 +43,10 @@ _UPGRADE_EXAMPLES = """\
 _DOWNGRADE_EXAMPLES = """\
   busyapi archive downgrade && helm rollback busyapi
 """
+_DOWNGRADE_ADVICE = (
+    "stop its flusher first. Without flock this cannot be checked: copy the partition's folder to"
+    " another file system, run this command there, and copy it back"
+)
 _OLDEST_FORMAT = 1
 _LOCK_NAME = ".convert"
 
@@ -68,9 +72,10 @@ def _upgrade(options: argparse.Namespace) -> int:
     --patient` read only the segments that may hold a patient. The flusher makes no filters, so run
     this command from time to time.
 
-    A flusher may run meanwhile: then its newest segments are left for a later run. Each segment is
-    copied, compared and replaced, so the command may be ended at any time and repeated. It needs
-    free space for one segment.
+    A flusher may run meanwhile: then its newest segments are left for a later run. They are also
+    left on a file system without flock, where a flusher might run. Each segment is copied, compared
+    and replaced, so the command may be ended at any time and repeated. It needs free space for one
+    segment.
     """
     return _for_each_partition(options, _upgrade_partition)
 
@@ -78,6 +83,7 @@ def _upgrade(options: argparse.Namespace) -> int:
 def _downgrade(options: argparse.Namespace) -> int:
     """Rewrite all segments in format 1, which busyapi 0.2.0 reads. The flusher must be stopped.
 
+    On a file system without flock the command refuses, because it cannot check that.
     The command may be ended at any time and repeated. After it, a flusher of this version needs
     BUSYAPI_ARCHIVE_FORMAT=1, or it begins with format 2 again.
     """
@@ -105,16 +111,17 @@ def _upgrade_partition(root: Path, partition: ArchivePartition) -> bool:
                 root,
                 partition._replace(identity=partition.identity._replace(format=NEWEST_FORMAT)),
                 "",
+                lock_exclusively(folder),
             ).close()
-        except ArchiveLocked:
+        except ArchiveLocked as error:
             raise NotUpgraded(
                 f"partition {partition.identity.partition} is written in format"
-                f" {partition.identity.format}: set BUSYAPI_ARCHIVE_FORMAT={NEWEST_FORMAT} and"
-                " restart its flusher first"
+                f" {partition.identity.format}, and {error}: set"
+                f" BUSYAPI_ARCHIVE_FORMAT={NEWEST_FORMAT} and restart its flusher first"
             ) from None
     lock = None
     with suppress(ArchiveLocked):
-        lock = FolderLock(folder)
+        lock = lock_exclusively(folder)
     try:
         return _convert_segments(partition, NEWEST_FORMAT, 0 if lock else CHECKED_SEGMENTS)
     finally:
@@ -128,8 +135,12 @@ def _downgrade_partition(root: Path, partition: ArchivePartition) -> bool:
             f"partition {partition.identity.partition} has other ids than 0.2.0 would give it,"
             " because the number of partitions has changed: stay with this version"
         )
-    recover_for_command(root, partition, "stop its flusher first").close()
-    lock = FolderLock(partition.folder)
+    try:
+        lock = lock_exclusively(partition.folder)
+    except ArchiveLocked as error:
+        raise ArchiveLocked(f"{error}: {_DOWNGRADE_ADVICE}") from None
+    recover_for_command(root, partition, "", lock).close()
+    lock = lock_exclusively(partition.folder)
     try:
         current = _read_identity(partition)
         if not _convert_segments(partition, _OLDEST_FORMAT, 0):
@@ -188,7 +199,7 @@ def _convert_segments(partition: ArchivePartition, target: int, left: int) -> bo
         f"partition {identity.partition}: {counts[Conversion.REWRITTEN]} segments rewritten in"
         f" format {target}, {counts[Conversion.INDEXED]} indexes completed,"
         f" {counts[Conversion.NOTHING]} segments unchanged"
-        + (f", the newest {left} left while the flusher runs" if left else "")
+        + (f", the newest {left} left, because a flusher may run" if left else "")
         + "\n"
     )
     return not failed
@@ -209,9 +220,18 @@ def _exclude_other_conversions(folder: Path) -> Iterator[None]:
     """
     fd = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o640)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_conversions(fd, folder)
         yield
-    except BlockingIOError:
-        raise ArchiveLocked(f"another conversion is running in {folder}") from None
     finally:
         os.close(fd)
+
+
+def _lock_conversions(fd: int, folder: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ArchiveLocked(f"another conversion is running in {folder}") from None
+    except OSError as error:
+        # Without flock, two conversions only disturb each other: no copy has the name of another.
+        if error.errno not in NO_FLOCK:
+            raise

@@ -3,7 +3,6 @@
 It is held for one append only, so that commands can record what they export beside a flusher.
 """
 
-import errno
 import fcntl
 import os
 import time
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from busyapi.archive.lock import NO_FLOCK
 from busyapi.archive.paths import LOCK_NAME
 from busyapi.audit.files import give_to_owner
 from busyapi.errors import ArchiveLocked
@@ -18,9 +18,6 @@ from busyapi.errors import ArchiveLocked
 LOCK_SECONDS = 2.0
 """How long to wait for another process, which holds the lock for one write and one fsync."""
 _POLL_SECONDS = 0.005
-_NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
-"""Errors of file systems without locks. Then two writers at the same time would break the chain,
-which `audit verify` reports."""
 
 
 @contextmanager
@@ -49,8 +46,9 @@ def _acquire(fd: int, folder: Path) -> None:
                 raise ArchiveLocked(f"another process writes {folder}") from None
             time.sleep(_POLL_SECONDS)
         except OSError as error:
-            if error.errno not in _NO_FLOCK:
+            if error.errno not in NO_FLOCK:
                 raise
+            # Two writers at the same time would break the chain, which `audit verify` reports.
             return
         else:
             return

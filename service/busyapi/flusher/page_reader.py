@@ -15,6 +15,7 @@ from typing import Any
 
 from busyapi.flusher.priority import lower_priority
 
+_WORKER = "busyapi.archive_cli.page_worker"
 MAX_USAGES = 1000
 MAX_BYTES = 1 << 20
 SCAN_SECONDS = 1.0
@@ -44,7 +45,7 @@ class PageReader:
     """The process that reads the pages of one partition."""
 
     def __init__(self, archive_dir: Path, partition: int) -> None:
-        self._command = ("-m", "busyapi.archive_cli.page_worker", str(archive_dir), str(partition))
+        self._arguments = (str(archive_dir), str(partition))
         # Held while the process reads a page: its answers come in the order of the requests.
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -142,7 +143,8 @@ class PageReader:
 
     async def _start(self) -> Process:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, *self._command),
+            # -P: a file in the working directory must not be imported as a module.
+            *(sys.executable, "-P", "-m", _WORKER, *self._arguments),
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,  # a stack trace could quote a usage

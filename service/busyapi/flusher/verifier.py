@@ -128,7 +128,7 @@ class Verifier:
         """
         command = ("archive", "verify", "--json", "--partition", str(self._partition))
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "busyapi", *command, "--dir", str(self._archive_dir)),
+            *(sys.executable, "-P", "-m", "busyapi", *command, "--dir", str(self._archive_dir)),
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=PIPE,

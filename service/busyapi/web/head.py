@@ -25,6 +25,7 @@ _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+;=%-]*+|\[[0-9A-Fa-f:.]+\])(?:
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]+)([^#]*)")
 _ORIGIN = re.compile(rb"/[\x21\x22\x24-\x7e]*")
+_NON_ASCII = re.compile(rb"[\x80-\xff]")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _DIGITS = re.compile(r"[0-9]+")
 MAX_LENGTH_DIGITS = 18
@@ -150,8 +151,9 @@ def _make_origin_form(method: bytes, target: bytes) -> bytes:
     target = target.partition(b"#")[0]
     if target.isascii():
         return target
-    # No route has a query, so any bytes may be dropped with it; a path is compared with routes.
-    path = target.partition(b"?")[0]
+    path, mark, query = target.partition(b"?")
     if not path.isascii():
         raise MalformedHead
-    return path
+    # Without its query a request for some usages would ask for all. So a query stays one that is
+    # not UTF-8: posts ignore it, and lists refuse it.
+    return path + mark + _NON_ASCII.sub(b"%FF", query)

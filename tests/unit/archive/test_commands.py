@@ -174,6 +174,7 @@ def test_cat_and_export_continue_after_damage_and_report_it(
         ["cat", "--id", "-1"],
         ["cat", "--id", "9007199254740993"],
         ["cat", "--id", "x"],
+        ["export", ""],
         ["accept-loss", "--partition", "0", "--through", "9"],
         ["nothing"],
     ],

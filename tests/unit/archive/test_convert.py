@@ -1,5 +1,6 @@
 """`busyapi archive upgrade` and `downgrade`: every usage stays, whenever the process dies."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from busyapi import cli
 from busyapi.archive import convert, paths
+from busyapi.archive.identity import read_identity
 from busyapi.archive.segment import Segment
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.ids import Seq
@@ -20,9 +22,11 @@ from testkit.archive.builder import (
     abandon_writer,
     change_identity,
     find_segments,
+    list_file_names,
     make_batch,
     read_ids,
     recover_writer,
+    refuse_flock,
 )
 
 SEGMENTS = 6
@@ -118,7 +122,7 @@ def test_while_a_flusher_writes_its_newest_segments_are_left(
     writer = recover_writer(root, format=2)
     assert writer.find_line(Seq(1)), "the lookup now knows the old file's footer"
     assert run_archive(root, "upgrade") == 0
-    assert "the newest 3 left" in capsys.readouterr().out
+    assert "the newest 3 left, because a flusher may run" in capsys.readouterr().out
     assert list_formats(root) == [2, 2, 2, 2, 1, 1, 1]
     for seq in range(1, LAST + 1):
         assert writer.find_line(Seq(seq))
@@ -126,6 +130,47 @@ def test_while_a_flusher_writes_its_newest_segments_are_left(
     assert run_archive(root, "downgrade") == 1
     assert "stop its flusher" in capsys.readouterr().err
     writer.close()
+    check(root)
+
+
+def test_without_flock_a_flusher_may_be_running(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuse_flock)
+    before = list_file_names(root)
+    assert run_archive(root, "upgrade") == 1
+    assert "without flock: set BUSYAPI_ARCHIVE_FORMAT=2" in capsys.readouterr().err
+    assert list_file_names(root) == before
+    writer = recover_writer(root, format=2)
+    assert run_archive(root, "upgrade") == 0
+    assert list_formats(root) == [2, 2, 2, 2, 1, 1, 2]
+    assert run_archive(root, "downgrade") == 1
+    assert "without flock: stop its flusher" in capsys.readouterr().err
+    writer.append([make_batch(LAST + 1)])
+    writer.close()
+    assert read_ids(root) == list(range(1, LAST + 2))
+
+
+def test_without_flock_a_conversion_never_renames_the_copy_of_another(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recover_writer(root, format=2).close()
+    monkeypatch.setattr(fcntl, "flock", refuse_flock)
+    others: list[Segment] = []
+
+    def begin_another_copy(name: str) -> None:
+        if name == "archive-before-rename" and not others:
+            convert.delete_copies(root / "p00")
+            identity, day = read_identity(root / "p00"), find_segments(root)[0].parent.name
+            assert identity
+            others.append(Segment(root / "p00", identity, day, Seq(1), convert._make_suffix()))
+
+    monkeypatch.setattr("busyapi.archive.fsync.failpoint", begin_another_copy)
+    assert run_archive(root, "upgrade") == 1
+    assert "it stays as it is" in capsys.readouterr().err
+    check(root)
+    others[0].close()
+    assert run_archive(root, "upgrade") == 0
     check(root)
 
 

@@ -68,6 +68,30 @@ def test_ndjson_is_chosen_by_the_suffix(root: Path, tmp_path: Path) -> None:
     assert b'"extra":{"a":{"b":[1.10]}}' in lines[1]
 
 
+@pytest.mark.parametrize("kind", ["csv", "ndjson", "parquet"])
+def test_time_that_arrow_cannot_write_as_text_is_left_out(tmp_path: Path, kind: str) -> None:
+    writer = recover_writer(tmp_path)
+    times = [-8_640_000_000_000_000, -1_096_193_779_200_001, -1_096_193_779_200_000]
+    times += [971_890_963_199_999, 971_890_963_200_000, 8_640_000_000_000_000]
+    usages = [b'{"patientId":"7","timestamp":%d,"medication":"A"}' % time for time in times]
+    writer.append([make_batch(1, len(times))._replace(usages=usages)])
+    writer.close()
+    content = run(tmp_path, "--format", kind, "-").stdout
+    if kind == "parquet":
+        column = pyarrow.parquet.read_table(io.BytesIO(content))["device_time"]
+        assert sorted(column.cast(pa.int64()).to_pylist()) == times
+        return
+    lines = content.decode().splitlines()
+    rows = map(json.loads, lines) if kind == "ndjson" else csv.DictReader(lines)
+    pairs = [(row["device_time"] or "", row["device_time_text"]) for row in rows]
+    assert [text for _, text in pairs] == list(map(str, times))
+    near = [time.replace("T", " ") for time, _ in pairs]
+    assert near == [
+        *("", "", "-32767-01-01 00:00:00.000Z"),
+        *("32767-12-31 23:59:59.999Z", "", ""),
+    ]
+
+
 def test_arrow_file_and_stream(root: Path, tmp_path: Path) -> None:
     run(root, tmp_path / "x.arrow")
     table = pa.ipc.open_file(tmp_path / "x.arrow").read_all()

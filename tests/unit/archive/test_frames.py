@@ -80,16 +80,18 @@ def test_a_finished_segment_of_format_2_matches_the_format_document(tmp_path: Pa
     index = (path.parent / "_usages-p01-0000000000000001-0000000000000006.index").read_bytes()
     lines = [line for block in blocks for line in block.lines]
     size = sum(len(json.dumps(line, separators=(",", ":"))) + 1 for line in lines)
-    assert struct.unpack_from("<8sIIQQQQQI32s", index) == (
+    end = blocks[0].end
+    assert struct.unpack_from("<8sIIQQQQQI32s8s", index) == (
         *(b"busyidx\x02", 1, 2, 1, 6, 2, size, len(data), 2),
         hashlib.sha256(data).digest(),
+        data[end - 4 : end] + data[-4:],
     )
-    assert struct.unpack_from("<10Q", index, 92) == (
+    assert struct.unpack_from("<10Q", index, 100) == (
         *(0, 1, 4, RECEIVED_MS, RECEIVED_MS + 5),
         *(blocks[1].offset, 5, 6, RECEIVED_MS, RECEIVED_MS),
     )
-    assert len(index) == 92 + 80 + 4
-    assert struct.unpack_from("<I", index, 172)[0] == zlib.crc32(index[:172])
+    assert len(index) == 100 + 80 + 4
+    assert struct.unpack_from("<I", index, 180)[0] == zlib.crc32(index[:180])
     summary = decode_index(index)
     assert summary
     assert encode_index(summary) == index

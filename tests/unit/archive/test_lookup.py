@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from busyapi import cli
 from busyapi.archive import lookup, paths, segment
-from busyapi.archive.format import SegmentSummary
+from busyapi.archive.format import BlockHeader, SegmentIndex, SegmentSummary
+from busyapi.archive.index_file import decode_index, encode_index
 from busyapi.archive.paths import ArchiveFile, utc_day
 from busyapi.archive.reader import read_summary
 from busyapi.archive.writer import PartitionWriter
@@ -110,6 +112,30 @@ def test_while_a_segment_is_finished_its_lines_are_found(
     assert writer.roll_if_due()
     assert ids_found == [1, 1]
     writer.close()
+
+
+@pytest.mark.parametrize("checksums", [b"of another file", None])
+def test_an_index_with_other_blocks_hides_no_usage(
+    tmp_path: Path, checksums: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = recover_writer(tmp_path)
+    for _ in range(3):
+        writer.append([make_batch(writer.cursor + 1)])
+    writer.record_gap(Seq(4), "why")
+    (path,) = tmp_path.rglob("_usages-*.index")
+    summary = decode_index(path.read_bytes())
+    assert summary
+    entries = SegmentIndex()
+    for number, entry in enumerate(summary.block_index):
+        offset = entry.offset + (number == 2)
+        entries.add(offset, BlockHeader(0, 1, *entry[2:], length=0, checksum=0))
+    stale = summary._replace(block_index=entries, checksums=(checksums or summary.checksums)[:8])
+    path.write_bytes(encode_index(stale))
+    assert [find_id(writer, seq) for seq in (1, 2, 3)] == [1, 2, 3]
+    assert writer.damage_reports == []
+    writer.close()
+    assert cli.main(["archive", "cat", "--id", "3", "--dir", str(tmp_path)]) == 0
+    assert '{"id":3,' in capsys.readouterr().out
 
 
 @pytest.mark.formats(1, 2)

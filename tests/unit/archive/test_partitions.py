@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from busyapi import cli
 from busyapi.archive_cli import commands
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.query import find_line
@@ -64,7 +65,8 @@ def test_a_volume_with_one_partition_is_complete_if_only_that_one_is_verified(
         shutil.rmtree(root / f"p{number:02d}")
     assert find_problems(root, only=1) == []
     assert find_problems(root, only=2) == [(2, "missing")]
-    assert find_problems(root, only=3) == [(3, "missing")]
+    with pytest.raises(ArchiveNotFound):
+        find_problems(root, only=3)
 
 
 def test_days_without_an_identity_are_damaged_and_so_is_a_mark_without_one(root: Path) -> None:
@@ -133,6 +135,32 @@ def test_gap_on_a_new_volume_may_name_a_guess(tmp_path: Path) -> None:
 def test_a_folder_with_another_number_of_digits_does_not_count(root: Path) -> None:
     (root / "p01").rename(root / "p001")
     assert find_problems(root) == [(1, "missing")]
+
+
+@pytest.mark.parametrize("command", ["cat", "export -", "verify", "ls", "upgrade"])
+def test_partition_that_the_archive_does_not_have_is_wrong_usage(
+    root: Path, capfd: pytest.CaptureFixture[str], command: str
+) -> None:
+    shutil.rmtree(root / "p02")
+    words = ["archive", *command.split(), "--dir", str(root), "--partition"]
+    assert cli.main([*words, "3"]) == 2
+    out, err = capfd.readouterr()
+    assert (out, err) == (
+        "",
+        f"busyapi: {root} has no partition 3: its archive has the partitions 0 to 2\n",
+    )
+    cli.main([*words, "2"])
+    assert "partition 2 of 3" in "".join(capfd.readouterr())
+
+
+def test_id_of_a_partition_without_usages_says_so(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(root / "p02")
+    assert cli.main(["archive", "cat", "--id", "3", "--dir", str(root)]) == 2
+    assert (
+        "partition 2, which is not in the folder: none of its usages was" in capfd.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("command", [["cat"], ["export"], ["verify"], ["ls"]])

@@ -108,6 +108,7 @@ def test_a_tail_torn_at_any_length_is_cut_back_to_the_cursor(fast_path: Path) ->
         set_high_water(root, cursor if length % 2 else None)
         assert recover_and_append(root) == (cursor, cursor, []), f"cut to {length} bytes"
         assert read_ids(root) == list(range(1, cursor + 2)), f"cut to {length} bytes"
+        assert not list(root.rglob("*.torn")), f"cut to {length} bytes"
         shutil.rmtree(root)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -161,8 +162,16 @@ def test_query_that_is_not_about_usages_is_refused(
 
 
 def test_error_in_the_middle_is_a_message_and_exit_code_1(root: Path, capfd: Output) -> None:
-    run(root, "select id, error('wrong ' || id) from usages where id > 20", code=1)
-    assert "wrong" in capfd.readouterr().err
+    for query in (
+        "select error(patient_id || '-secret') from usages",
+        "select (patient_id || '-secret')::int from usages",
+        "select strptime(patient_id || '-secret', '%Y') from usages",
+        "select id * 9e18::bigint from usages",
+    ):
+        run(root, query, code=1)
+        errors = capfd.readouterr().err
+        assert " Error. The rest of the message may quote a usage" in errors
+        assert not re.search(r"secret|\d", errors)
     (path,) = find_segments(root)
     content = path.read_bytes()
     path.write_bytes(content[:100] + b"\0" + content[101:])
@@ -187,6 +196,29 @@ def test_values_that_json_lacks_are_printed_or_refused(root: Path, capfd: Output
     assert "two columns have one name" in errors
     run(root, query, "--format", "csv")
     assert capfd.readouterr().out == "n,n\n1,30\n"
+
+
+def test_intervals_are_printed_as_duckdb_prints_them(root: Path, capfd: Output) -> None:
+    texts = [
+        "0 days",
+        "-1 month",
+        "-14 months",
+        "25 months 1 day",
+        "-2 days 3 hours",
+        "1 day -1 ms",
+    ]
+    texts += ["1.5 seconds", "-100 hours", "1 us", "-1 year 3 days"]
+    select = "select i, i::varchar t, [i] l from (select unnest(TEXTS)::interval i)"
+    select = select.replace("TEXTS", str(texts))
+    run(root, select, "--format", "ndjson")
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert len(rows) == len(texts)
+    for row in rows:
+        assert (row["i"], row["l"]) == (row["t"], [row["t"]])
+    run(root, select, "--format", "csv")
+    assert "-1 year -2 months,-1 year -2 months," in capfd.readouterr().out
+    run(root, select, "--format", "parquet", code=1)
+    assert "cast it to VARCHAR" in capfd.readouterr().err
 
 
 def test_query_is_recorded_without_its_text(root: Path) -> None:

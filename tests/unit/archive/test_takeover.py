@@ -19,6 +19,7 @@ from testkit.archive.builder import (
     make_batch,
     read_ids,
     recover_writer,
+    refuse_flock,
 )
 
 CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
@@ -31,11 +32,6 @@ CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
     ),
     "mark": lambda writer: writer.update_identity(is_seeded=True),
 }
-
-
-def refuse_flock(_fd: int, _operation: int) -> None:
-    """Fail as a file system without flock does."""
-    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 def test_the_owner_check_passes_on_an_untouched_archive(tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ async def read_seqs(reader: PageReader, **changes: Any) -> list[int]:
     return seqs
 
 
+async def test_no_module_of_the_working_directory_is_imported(
+    reader: PageReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    assert await read_seqs(reader) == [3, 10, 17, 24]
+
+
 async def test_one_process_of_low_priority_answers_all_queries(
     reader: PageReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:

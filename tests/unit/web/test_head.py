@@ -77,6 +77,11 @@ def test_every_accepted_target_is_a_path(method: str, target: str) -> None:
     assert head.target.isascii()
 
 
+def test_a_query_that_is_not_ascii_is_not_dropped() -> None:
+    head = parse_head("GET http://a/b?c=1&d=Ä#Ö HTTP/1.1".encode() + LINES)
+    assert head.target == b"/b?c=1&d=%FF%FF"
+
+
 @given(raw=st.binary())
 def test_any_bytes_are_accepted_or_refused(raw: bytes) -> None:
     for start in (b"", b"GET /", b"GET / HTTP/1.1\r\nHost: a\r\n"):
