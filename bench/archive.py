@@ -1,7 +1,8 @@
 """Measure `archive export`, `cat --patient`, `verify` and `lake` on an archive of realistic usages.
 
 DuckDB writes the same columns from the same files, as one file and, as `busyapi lake` does, by day
-and sorted by patient. Times are CPU, user and system, of a process of its own.
+and sorted by patient. `zstd -t` and `sha256sum` read the same files. Times are CPU, user and
+system, of a process of its own.
 """
 
 import argparse
@@ -35,7 +36,7 @@ copy (
         json_merge_patch(usage, '{{"patientId":null,"timestamp":null,"medication":null}}')::varchar
             as extra {', "receivedAt"::date as received_day' if options else ''}
     from read_ndjson(
-        ['{archive}/p*/*/usages-*.ndjson.zst', '{archive}/p*/*/usages-*.ndjson.zst.open'],
+        '{archive}/p*/*/usages-*.ndjson.zst',
         compression = 'zstd',
         columns = {{id: 'BIGINT', "receivedAt": 'VARCHAR', usage: 'JSON', writer: 'VARCHAR',
             tenant: 'VARCHAR'}}
@@ -68,12 +69,15 @@ def main() -> int:
         busyapi = [sys.executable, "-m", "busyapi", "archive"]
         at = ["--dir", str(archive)]
         target = folder / "busyapi.parquet"
+        files = [str(path) for path in archive.glob("p*/*/usages-*")]
         duckdb = [sys.executable, "-c", DUCKDB, str(archive)]
         commands = {
             "export": [*busyapi, "export", *at, str(target)],
             "cat --patient": [*busyapi, "cat", *at, "--patient", "0"],
             "verify": [*busyapi, "verify", *at],
             "lake": [sys.executable, "-m", "busyapi", "lake", "--once", *at],
+            "zstd -t": ["zstd", "-qt", *files],
+            "sha256sum": ["sha256sum", *files],
             "DuckDB": [*duckdb, str(folder / "duckdb.parquet"), "", ""],
             "DuckDB by day and patient": [
                 *duckdb,

@@ -5,6 +5,7 @@ Times are of the wall clock, because files and logs have only that one.
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -24,10 +25,12 @@ _rewrite = re.compile(
 
 
 def list_rolls(archive: Path) -> Iterator[Event]:
-    """Yield the roll of each finished segment: from the write of its footer to its rename."""
-    for path in archive.glob("p*/*/usages-*.ndjson.zst"):
-        about = path.stat()
-        yield Event(ROLL, about.st_mtime, about.st_ctime - about.st_mtime)
+    """Yield the roll of each finished segment: from the write of its index to its rename."""
+    for index in archive.glob("p*/*/_usages-*[0-9].index"):
+        segment = index.with_name(f"{index.stem.removeprefix('_')}.ndjson.zst")
+        with suppress(FileNotFoundError):  # it is renamed after its index
+            at = index.stat().st_mtime
+            yield Event(ROLL, at, segment.stat().st_ctime - at)
 
 
 def list_rewrites(log: str) -> Iterator[Event]:

@@ -180,6 +180,7 @@ def make_kills(root: Path, warehouse: Path, seed: int, kills: int) -> list[dict[
 
 def main() -> None:
     """Run the script on standard input."""
+    switch.install()
     import busyapi.lake.loop  # noqa: PLC0415 - after the switch is set
     import busyapi.lake.taker  # noqa: F401, PLC0415 - likewise
     import testkit.archive.builder  # noqa: F401, PLC0415 - likewise

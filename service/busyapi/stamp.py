@@ -17,6 +17,7 @@ WRITER_CHARACTERS = 16
 MAX_TENANT_CHARACTERS = 128
 _START = b',"writer":"'
 _PATTERN = re.compile(rb',"writer":"([\w-]{16})"(?:,"tenant":("(?:[^"\\]|\\.)+"))?')
+_ENDS = re.compile(rb"}(?:%b)}\n" % _PATTERN.pattern)
 
 
 class Stamp(NamedTuple):
@@ -78,3 +79,8 @@ def split_archived_stamp(line: bytes) -> StampedUsage:
     """Split an archived line into the line without stamp and the stamp; raise as `split_stamp`."""
     line, stamp = split_stamp(line.removesuffix(b"}"))
     return StampedUsage(line + b"}", stamp)
+
+
+def count_stamped_lines(lines: bytes) -> int:
+    """Return how many archived lines have a stamp that `split_archived_stamp` finds valid."""
+    return len(_ENDS.findall(lines))

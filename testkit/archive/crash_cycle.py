@@ -34,18 +34,22 @@ class FailpointSwitch:
         """Reach a failpoint."""
         self.failpoint(name)
 
+    def install(self) -> None:
+        """Take the function's place, for the modules that are imported from now on."""
+        failpoints.failpoint = self
+
     def set(self, spec: str) -> None:
         """Set the failpoints, with the syntax of BUSYAPI_FAILPOINTS."""
         self.failpoint = failpoints.make_failpoint(failpoints.parse_spec(spec))
 
 
 switch = FailpointSwitch()
-failpoints.failpoint = switch
 
 
 def import_modules() -> None:
-    """Import the modules that a writer run uses."""
-    import busyapi.archive_cli.verify  # noqa: PLC0415, F401 - after the switch is set
+    """Import the modules that a writer run uses, with the switch."""
+    switch.install()
+    import busyapi.archive_cli.verify  # noqa: PLC0415, F401 - after the switch
     import testkit.archive.builder  # noqa: F401, PLC0415
 
 

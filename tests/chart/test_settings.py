@@ -31,6 +31,7 @@ DOCUMENTED = set(re.findall(r"^\| `([A-Z_]+)` \|", DOCUMENT, re.MULTILINE))
 # The ordinal of the flusher in its StatefulSet, for its command line.
 NOT_SETTINGS = {"POD_INDEX"}
 CHANGED = {
+    "archiveFormat": 1,
     "keyPrefix": "other",
     "durability": "memory",
     "validation": "lenient",
@@ -52,7 +53,7 @@ def variables_by_config_key() -> dict[str, str]:
     before = config_map()
     variables_by_key = {}
     for name, value in load_chart(CHART).values["config"].items():
-        other = CHANGED[name] if isinstance(value, str) else value + 1
+        other = CHANGED[name] if name in CHANGED else value + 1
         after = config_map({"config": {name: other}})
         (variables_by_key[name],) = (
             variable for variable in after if after[variable] != before[variable]

@@ -159,6 +159,9 @@ SINGLES = {
     "objects, read twice": usage(b'"x":%b,%b' % (array(b'{"":0},11,"aaaa"', 64_000), AGAIN)),
     "texts, read twice": usage(b'"x":%b,%b' % (array(b'"a"', 64_000), AGAIN)),
     "fractions, read twice": usage(b'"x":%b,%b' % (array(b"1.5", 64_000), AGAIN)),
+    "fractions, as many as are kept": usage(
+        b'"x":%b,"z":%b,"y":1e-300' % (array(b"1.5", 16_376), array(b"1", 48_000))
+    ),
     "texts beside an escape": usage(
         b'"x":%b,"z":"\\ud83d\\ude00",%b' % (array(b'"a"', 64_000), AGAIN)
     ),

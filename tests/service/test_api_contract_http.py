@@ -43,8 +43,8 @@ def test_an_unknown_path_is_404(contract: Stack, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("/api/usages", "POST"),
-        ("/api/usages/", "POST"),
+        ("/api/usages", "GET, HEAD, POST"),
+        ("/api/usages/", "GET, HEAD, POST"),
         ("/api/usages/batch", "POST"),
         ("/api/usages/count", "GET, HEAD"),
         ("/api/usages/1", "GET, HEAD"),

@@ -69,7 +69,8 @@ def test_requests_are_counted_by_route_and_status(contract: Stack, start_api: St
         ("/", "/", 200),
         ("/livez", "/livez", 200),
         ("/openapi.json", "/openapi.json", 200),
-        ("/api/usages", "none", 405),
+        ("/api/usages", "/api/usages?patientId", 422),
+        ("/api/usages/batch", "none", 405),
         ("/nowhere/1", "none", 404),
         ("/nowhere/2?x=y", "none", 404),
     ):

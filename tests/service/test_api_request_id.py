@@ -10,7 +10,15 @@ from testkit.http1 import fetch
 from testkit.processes import Stack
 
 GENERATED = re.compile(r"[0-9a-f]{20}")
-PATHS = ("/", "/openapi.json", "/livez", "/readyz", "/api/usages/count", "/nowhere", "/api/usages")
+PATHS = (
+    "/",
+    "/openapi.json",
+    "/livez",
+    "/readyz",
+    "/api/usages/count",
+    "/nowhere",
+    "/api/usages/batch",
+)
 numbers = count()
 
 

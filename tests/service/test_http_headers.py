@@ -95,7 +95,8 @@ def test_head_is_answered_as_get_without_a_body(contract: Stack, path: str) -> N
 def test_errors_of_head_have_no_body(contract: Stack) -> None:
     for port, path, status in (
         (contract.port, "/nowhere", 404),
-        (contract.port, "/api/usages", 405),
+        (contract.port, "/api/usages", 422),
+        (contract.port, "/api/usages/batch", 405),
         (contract.port, "/api/usages/0", 404),
         (contract.flushers[0].port, "/nowhere", 404),
         (contract.flushers[0].port, "/usages/999999999", 404),

@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from busyapi.archive.archived_usage import parse_line, read_heads
+from busyapi.errors import ArchiveDamaged
 from busyapi.ids import UsageId
 from busyapi.stamp import (
     MAX_TENANT_CHARACTERS,
     Stamp,
     StampedUsage,
+    count_stamped_lines,
     encode_stamp,
     is_valid_tenant,
     split_archived_stamp,
@@ -55,6 +58,41 @@ def test_archived_line_without_its_stamp_is_what_the_buffer_returns(
     assert members["usage"] == json.loads(usage)
     assert members["writer"] == stamp.writer
     assert members.get("tenant", "") == stamp.tenant
+
+
+@given(st.lists(st.tuples(usages, st.none() | stamps), max_size=4))
+def test_stamped_lines_of_a_block_are_counted(rows: list[tuple[bytes, Stamp | None]]) -> None:
+    lines = [
+        render_usage(UsageId(number), 1, usage + (encode_stamp(stamp) if stamp else b"")) + b"\n"
+        for number, (usage, stamp) in enumerate(rows, 1)
+    ]
+    assert count_stamped_lines(b"".join(lines)) == sum(stamp is not None for _, stamp in rows)
+    heads = read_heads(b"".join(lines))
+    assert heads is not None
+    assert [head.id for head in heads] == list(range(1, len(rows) + 1))
+
+
+LINE = (
+    b'{"id":7,"receivedAt":"2026-11-01T00:20:09.600Z","usage":{"a":[1,"\xc3\xa9",{}]}'
+    b',"writer":"%b","tenant":"t"}'
+)
+
+
+@given(st.data())
+def test_lines_that_are_checked_together_are_refused_as_each_alone(data: st.DataObject) -> None:
+    line = bytearray(LINE % WRITER.encode())
+    at = data.draw(st.integers(0, len(line) - 1))
+    line[at : at + data.draw(st.integers(0, 1))] = data.draw(
+        st.sampled_from([bytes([code]) for code in b'{}[]",:0a.\\ \x00\x80']) | st.just(b"")
+    )
+    try:
+        parse_line(bytes(line))
+    except ArchiveDamaged:
+        is_line = False
+    else:
+        is_line = True
+    good = LINE % WRITER.encode() + b"\n"
+    assert (read_heads(good + line + b"\n" + good) is not None) == is_line
 
 
 @pytest.mark.parametrize(

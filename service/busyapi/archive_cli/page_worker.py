@@ -3,6 +3,8 @@ r"""A process that reads pages for a flusher: a request a line on stdin, an answ
 A process of its own, because a query takes up to a second of CPU, which must delay neither a flush
 nor a probe. It ends when its stdin does, so it does not outlive its flusher.
 
+At the start it writes an empty line: until then it has read no request.
+
     {"first":1,"last":22954,"usages":100,…}\n   ──>   {"through":22954,"seqs":[7,…],"bytes":512}\n
                                                       <line>\n<line>\n…
 """
@@ -27,6 +29,8 @@ FAILURES = (ArchiveDamaged, UnknownVersion, OSError, ValueError, LookupError, Ty
 def main(root: str, partition: str) -> None:
     """Answer requests until stdin ends."""
     folder = partition_folder(Path(root), int(partition))
+    sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
     for line in sys.stdin.buffer:
         try:
             answer = render_page(_read(folder, json.loads(line)))

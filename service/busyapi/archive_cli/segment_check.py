@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from busyapi.archive import paths
-from busyapi.archive.archived_usage import parse_line
+from busyapi.archive.archived_usage import parse_line, read_heads
 from busyapi.archive.compression import read_content_size
-from busyapi.archive.format import SegmentIndex, SegmentSummary
+from busyapi.archive.format import BlockHeader, SegmentIndex, SegmentSummary
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange, intersect
 from busyapi.archive.reader import (
@@ -99,16 +99,18 @@ class SegmentCheck:
     def _check_lines(self, block: Block) -> None:
         header = block.header
         try:
-            lines = block.lines()
+            content = block.read()
         except ArchiveDamaged as error:
             self._report_damage(header.first, header.last, str(error))
             return
         times: set[str] = set()
-        invalid = [
-            Seq(seq)
-            for seq, line in enumerate(lines, header.first)
-            if not self._is_line_of(Seq(seq), line, times)
-        ]
+        invalid: list[Seq] = []
+        if not self._are_lines_of(header, content, times):
+            invalid = [
+                Seq(seq)
+                for seq, line in enumerate(content.split(b"\n")[:-1], header.first)
+                if not self._is_line_of(Seq(seq), line, times)
+            ]
         for first, last in intersect(SeqRange(header.first, header.last), self._required_ranges):
             self.usages += last - first + 1 - sum(first <= seq <= last for seq in invalid)
         if invalid:
@@ -116,6 +118,16 @@ class SegmentCheck:
             self._report_damage(invalid[0], invalid[-1], detail)
         if times and not _are_valid_times(times, header.earliest_ms, header.latest_ms):
             self._report_damage(header.first, header.last, "has a wrong receivedAt")
+
+    def _are_lines_of(self, header: BlockHeader, content: bytes, times: set[str]) -> bool:
+        """Return whether all lines belong to the seqs of a block; then set `times` to theirs."""
+        first, last = map(self._partition.id_of, (header.first, header.last))
+        _, stride = self._partition.identity.owner_at(header.first)
+        heads = read_heads(content)
+        if heads is None or [head.id for head in heads] != list(range(first, last + 1, stride)):
+            return False
+        times |= {head.received_at for head in heads}
+        return True
 
     def _is_line_of(self, seq: Seq, line: bytes, times: set[str]) -> bool:
         """Return whether a line belongs to a seq; add its receivedAt to `times`."""

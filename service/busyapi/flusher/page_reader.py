@@ -21,6 +21,9 @@ SCAN_SECONDS = 1.0
 """After this time a page ends with what was found."""
 MAX_SECONDS = 2.0
 """After this time the process is ended: one block cannot take that long."""
+START_SECONDS = 60.0
+"""After this time a process that has not started is ended. Until then queries fail while it starts:
+on a busy node, ending it with the first query would mean that it never starts."""
 WAIT_SECONDS = 0.7
 """How long a query waits for those before it. All fits into the timeout of an API process."""
 MAX_WAITING = 4
@@ -46,6 +49,8 @@ class PageReader:
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._process: Process | None = None
+        self._starts_until: float | None = None
+        """When to give up the process, if it has not started yet: a time of the loop."""
         self._ending: Process | None = None
         """The last process that was killed. It continues while the kernel waits for its disk."""
         self._idle: asyncio.TimerHandle | None = None
@@ -62,10 +67,12 @@ class PageReader:
             async with asyncio.timeout(MAX_SECONDS):
                 return await self._exchange(request)
         except (OSError, TimeoutError, EOFError, ValueError) as error:
-            self._end_process()
+            if not (isinstance(error, TimeoutError) and self._is_starting()):
+                self._end_process()
             raise PageFailed(type(error).__name__) from None
         except asyncio.CancelledError:
-            self._end_process()  # otherwise the next query would get this answer
+            if not self._is_starting():
+                self._end_process()  # otherwise the next query would get this answer
             raise
         finally:
             self._end_when_idle()
@@ -78,13 +85,17 @@ class PageReader:
             async with asyncio.timeout(MAX_SECONDS):
                 await self._wait_for_end()
 
+    def _is_starting(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._starts_until is not None and now < self._starts_until
+
     def _end_process(self) -> None:
         if self._idle:
             self._idle.cancel()
         if self._process and self._process.returncode is None:
             self._process.kill()
             self._ending = self._process
-        self._process = None
+        self._process = self._starts_until = None
 
     def _end_when_idle(self) -> None:
         if self._process:
@@ -117,6 +128,10 @@ class PageReader:
             process = self._process = await self._start()
         assert process.stdin  # noqa: S101 - both are pipes
         assert process.stdout  # noqa: S101
+        if self._starts_until is not None:
+            if not await process.stdout.readline():
+                raise EOFError
+            self._starts_until = None
         process.stdin.write(json.dumps(request | {"seconds": SCAN_SECONDS}).encode() + b"\n")
         await process.stdin.drain()
         head = await process.stdout.readline()
@@ -133,5 +148,6 @@ class PageReader:
             stderr=DEVNULL,  # a stack trace could quote a usage
             env={},  # it needs no setting, and no password
         )
+        self._starts_until = asyncio.get_running_loop().time() + START_SECONDS
         lower_priority(process.pid, NICENESS)
         return process

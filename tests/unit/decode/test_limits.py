@@ -16,10 +16,12 @@ from busyapi.decode.limits import (
     LONG_BYTES,
     MAX_DIGITS,
     MAX_EXPONENTS,
+    MAX_KEPT_FRACTIONS,
     MAX_SLOW_NUMBERS,
     MAX_STEP_BYTES,
     TOO_DENSE,
     TOO_MANY_DIGITS,
+    TOO_MANY_KEPT_FRACTIONS,
     TOO_MANY_SLOW_NUMBERS,
     count_containers,
     scan_numbers,
@@ -187,6 +189,23 @@ def test_a_long_usage_with_too_many_slow_numbers_is_refused(number: bytes, most:
     line = decode_usage(short, strict=False)
     assert json.loads(line) == json.loads(short)
     assert decode_array(pack([short] * 5)) == [line] * 5
+
+
+@pytest.mark.parametrize("number", [b"1.5", b"1E5", b"0.125"])
+@pytest.mark.parametrize("other", [b"1e300", b"5e-324", b"0.1234567890123456789"])
+def test_a_long_usage_with_too_many_fractions_beside_a_number_beyond_doubles_is_refused(
+    number: bytes, other: bytes
+) -> None:
+    """`parse_number` reads each fraction: of 64 KiB, without a break, for 4 ms."""
+
+    def make(count: int, other: bytes = other) -> bytes:
+        # Points in texts do not count.
+        return b'{"a":[%b],"b":"%b"}' % (b",".join([*[number] * count, other]), b".1" * LONG_BYTES)
+
+    most = MAX_KEPT_FRACTIONS - 1
+    check_limit(make(most), make(most + 1), TOO_MANY_KEPT_FRACTIONS)
+    many = make(most + 1, b"12")
+    assert json.loads(decode_usage(many, strict=False)) == json.loads(many)
 
 
 @pytest.mark.parametrize("before", [b"0.", b"-0.", b"1e"])

@@ -114,7 +114,7 @@ async def test_start_has_a_deadline_except_while_loading_or_halted(
 
     monkeypatch.setattr(parts.monitor, "poll", poll)
     new_stack = Stack.__new__(Stack)
-    new_stack._valkey, new_stack._apis = [], []
+    new_stack._valkey, new_stack._apis, new_stack._lakes = [], [], []
     new_stack._flushers = [cast("Child", parts.flusher)]
     new_stack._monitor = parts.monitor
     if ends:

@@ -28,8 +28,12 @@ QUERY: dict[str, Any] = {
 }
 
 
+PATIENCE_SECONDS = 30.0
+
+
 @pytest.fixture
-async def reader(tmp_path: Path) -> AsyncIterator[PageReader]:
+async def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PageReader]:
+    monkeypatch.setattr(page_reader, "MAX_SECONDS", PATIENCE_SECONDS)
     write_blocks(tmp_path, 10, 20)
     reader = PageReader(tmp_path, 0)
     yield reader
@@ -70,7 +74,7 @@ async def test_silent_or_dead_process_is_replaced(
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(PageFailed, match="TimeoutError"):
         await reader.read(QUERY)
-    monkeypatch.undo()
+    monkeypatch.setattr(page_reader, "MAX_SECONDS", PATIENCE_SECONDS)
     assert await read_seqs(reader) == [3, 10, 17, 24]
     assert pid_of(reader) != pid
     # A query whose client has gone: the next one must not get its answer.
@@ -85,6 +89,33 @@ async def test_silent_or_dead_process_is_replaced(
     reader._process.kill()
     await reader._process.wait()
     assert await read_seqs(reader) == [3, 10, 17, 24]
+
+
+async def test_slow_start_fails_queries_and_is_not_begun_again(
+    reader: PageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_reader, "MAX_SECONDS", 0.01)
+    with pytest.raises(PageFailed, match="TimeoutError"):
+        await reader.read(QUERY)
+    pid = pid_of(reader)
+    impatient = asyncio.create_task(reader.read(QUERY | {"patient": "4"}))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    monkeypatch.setattr(page_reader, "MAX_SECONDS", PATIENCE_SECONDS)
+    assert await read_seqs(reader) == [3, 10, 17, 24]
+    assert pid_of(reader) == pid
+
+
+async def test_start_without_an_end_is_given_up(
+    reader: PageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_reader, "MAX_SECONDS", 0.01)
+    monkeypatch.setattr(page_reader, "START_SECONDS", 0.0)
+    with pytest.raises(PageFailed, match="TimeoutError"):
+        await reader.read(QUERY)
+    assert reader._process is None
 
 
 async def test_query_behind_others_is_refused_in_time(
