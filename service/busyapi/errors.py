@@ -10,6 +10,7 @@
     │   │   └── WaitingForParent        a new partition, whose ids another one still has to leave
     │   ├── Overloaded                  too many usages are pending in this process
     │   ├── RedisUnavailable            Redis does not answer or cannot write
+    │   │   └── NoServer                BUSYAPI_REDIS_URL names no server for the partition
     │   ├── CredentialKeysUnavailable   the provider's keys, which verify JWTs, were never fetched
     │   ├── DurabilityNotMet            Redis does not meet the durability tier
     │   ├── AuditUnavailable            a read cannot be recorded, so it is not answered
@@ -107,6 +108,10 @@ class Overloaded(Refused):
 
 
 class RedisUnavailable(Refused):
+    """The storage backend is unavailable. Try again later."""
+
+
+class NoServer(RedisUnavailable):
     """The storage backend is unavailable. Try again later."""
 
 

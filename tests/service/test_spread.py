@@ -104,6 +104,10 @@ def test_setting_that_moves_a_partition_is_refused_and_loses_nothing(
             assert flusher.stop() == 0
         post(stack, history, 30)  # they wait on the servers
         first, _, last = stack.flushers
+        assert [
+            one.command("HGET", "busyapi:{1}:state", "server"),
+            two.command("HGET", "busyapi:{2}:state", "server"),
+        ] == ["0", "2"]
         moved = "moves partition 2 from the server whose lowest partition is 2 to the one whose"
         check_refused(last, one.url, moved)
         inserted = Spread({"0-1": three, "2": two, "3": one})  # its server is that of partition 3
@@ -128,6 +132,38 @@ def test_setting_that_moves_a_partition_is_refused_and_loses_nothing(
         verdict = stack.check_history(history)
         assert verdict.ok, verdict
         assert verdict.skipped == 0
+
+
+@pytest.mark.faults
+def test_partitions_of_a_server_that_is_lost_for_good_continue_on_an_empty_one(
+    servers: list[Server], tmp_path: Path
+) -> None:
+    one, two, three = servers  # the third is a second process on the machine of the first
+    store, history = Spread({"0": one, "1": two}), History()
+    with Stack(tmp_path / "stack", store, partitions=2, settings=DEADLINE) as stack:
+        post(stack, history, 40)
+        stack.wait_until_archived()
+        two.kill9()
+        two.wipe()
+        first, second = stack.flushers
+        second.terminate()
+        second.wait(30)
+        check_refused(second, one.url, "moves partition 1 from the server")
+        new = Spread({"0": one, "1": three})
+        for process in (*stack.apis, *stack.flushers):
+            process.environment["BUSYAPI_REDIS_URL"] = new.url
+        for process in (first, second, stack.apis[0]):
+            process.close()
+            process.start()
+        wait_until(lambda: read_partition_check(stack) == "partition: ok", "all partitions")
+        assert "Redis has lost its data" in second.tail()
+        post(stack, history, 40)
+        stack.wait_until_archived()
+        assert {i % 2 for request in history.requests[40:] for i in request.ids} == {0, 1}
+        assert set(stack.stop().values()) == {0}
+        verdict = stack.check_history(history)
+        assert verdict.ok, verdict
+        assert verdict.skipped
 
 
 def check_refused(flusher: Flusher, url: str, reason: str) -> None:

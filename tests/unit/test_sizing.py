@@ -155,10 +155,14 @@ def test_servers_are_equal_and_each_has_a_node(capsys: pytest.CaptureFixture[str
     assert "valkey.replicas: 3" in render_plan(three, three, 3)
     assert main(["sizing", "--servers", "5"]) == 2
     assert "set --nodes to 5 or more" in capsys.readouterr().err
+    assert main(["sizing", "--servers", "5", "--partitions", "4"]) == 0
+    printed = capsys.readouterr().out
+    assert "20 in all" in printed
+    assert "a primary with 4 replicas for each partition" in printed
 
 
 def test_every_printed_value_exists_in_the_chart() -> None:
-    for partitions, servers, count in ((1, 1, 7), (1, 3, 8), (4, 1, 6)):
+    for partitions, servers, count in ((1, 1, 7), (1, 3, 8), (4, 1, 6), (4, 3, 7)):
         plan = make_plan(PlanRequest(MILLION, partitions=partitions, servers=servers))
         lines = render_plan(plan, plan, 3).partition("values of the chart:\n")[2].splitlines()
         assert len(lines) == count

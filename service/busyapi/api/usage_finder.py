@@ -4,18 +4,22 @@ An id leads from a partition of the install to its children, by the strides that
 at the id's seq. Strides are in the record that a lookup reads in any case. After a restore from an
 old backup the strides of a partition may claim ids that its child has issued: so a lookup continues
 with the child until a line has the id.
+
+BUSYAPI_REDIS_URL may name no server for a partition that never began: the stride leaves room for
+more partitions than there are. It counts as a partition without a record. That is safe because a
+partition does not begin before the record of its parent has a `total` above it.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
-from busyapi.errors import NotSeeded, RedisUnavailable
+from busyapi.errors import NoServer, NotSeeded, RedisUnavailable
 from busyapi.ids import Seq, UsageId
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import Entry
 from busyapi.stream.reader import BufferedUsage, PartitionReader
-from busyapi.stream.state import PartitionState
+from busyapi.stream.state import NO_RECORD, PartitionState
 from busyapi.strides import Strides, find_child, parent_of
 
 
@@ -87,10 +91,9 @@ class UsageFinder:
             strides = known or (Strides.fixed(base) if partition < base else None)
             seq = strides.find_seq(usage_id, partition) if strides else None
             try:
-                state, usage = await self._reader(partition).find_usage(seq or Seq(0))
+                state, usage = await self.find_buffered(partition, seq or Seq(0))
             except RedisUnavailable:
                 return Place(partition, seq, None, None, is_certain=known is not None)
-            self._remember(partition, state)
             if self._strides.get(partition) == known:
                 is_certain = state.strides is not None or not self._may_exist(partition)
                 return Place(partition, seq, state, usage if state.strides else None, is_certain)
@@ -101,7 +104,10 @@ class UsageFinder:
         Raises:
             RedisUnavailable: Redis does not reply.
         """
-        state = await self._reader(partition).read_state()
+        try:
+            state = await self._reader(partition).read_state()
+        except NoServer:
+            return NO_RECORD
         self._remember(partition, state)
         return state
 
@@ -113,7 +119,10 @@ class UsageFinder:
         Raises:
             RedisUnavailable: Redis does not reply.
         """
-        state, usage = await self._reader(partition).find_usage(seq)
+        try:
+            state, usage = await self._reader(partition).find_usage(seq)
+        except NoServer:
+            return NO_RECORD, None
         self._remember(partition, state)
         return state, usage
 

@@ -16,8 +16,9 @@ from busyapi.ids import Seq, UsageId
 from busyapi.strides import IdScheme, Strides
 
 KNOWN_FORMATS = range(1, NEWEST_FORMAT + 1)
-STRIDES_FORMAT = 2
-"""The least format of a partition.json with strides: 0.2.0 would compute wrong ids."""
+NEEDED_FORMAT = 2
+"""The least format of a partition.json with strides or a server: 0.2.0, which ignores both, would
+compute wrong ids, or take a server without the partition for one that has lost its data."""
 LEGACY_PREFIX = "busyapi"
 """The key prefix of 0.2.0, which does not record it and drops one that is recorded."""
 
@@ -58,6 +59,11 @@ class Identity(NamedTuple):
     def is_new(self) -> bool:
         """Return whether the partition was never seeded from this archive."""
         return not (self.is_seeded or self.prefix)
+
+    @property
+    def is_known_to_0_2(self) -> bool:
+        """Return whether 0.2.0 would use the right ids and the right server."""
+        return self.strides.is_fixed and not self.server
 
     def id_of(self, seq: int) -> UsageId:
         """Return the id of a seq."""
@@ -165,7 +171,7 @@ def read_identity(folder: Path) -> Identity | None:
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ArchiveDamaged(f"{path} cannot be read: its numbers must be integers from 0")
         partition, partitions, bound, kept_from, server = numbers
-        strides = members.get("strides") if number >= STRIDES_FORMAT else None
+        strides = members.get("strides") if number >= NEEDED_FORMAT else None
         return Identity(
             str(members["archive"]),
             partition,
@@ -198,8 +204,8 @@ def _parse_file(file: BinaryIO) -> Any:
 def write_identity(folder: Path, identity: Identity) -> Identity:
     """Replace the identity on disk; return it with the birth of the new file.
 
-    Strides that have changed raise its format. A copy stays recognizable: while `is_copy` is true,
-    it keeps the birth of the original.
+    Strides that have changed, and a server, raise its format. A copy stays recognizable: while
+    `is_copy` is true, it keeps the birth of the original.
 
     On a full volume this releases the reserve, or changes the members that the file has in place:
     deleting expired files must not need space.
@@ -208,8 +214,8 @@ def write_identity(folder: Path, identity: Identity) -> Identity:
         ArchiveFull: the previous identity is still on disk.
         FsyncFailed: what the disk holds is unknown.
     """
-    if not identity.strides.is_fixed:
-        identity = identity._replace(format=max(identity.format, STRIDES_FORMAT))
+    if not identity.is_known_to_0_2:
+        identity = identity._replace(format=max(identity.format, NEEDED_FORMAT))
     path = folder / paths.IDENTITY_NAME
     home = identity.file_birth
 

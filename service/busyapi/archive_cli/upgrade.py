@@ -135,6 +135,11 @@ def _downgrade_partition(root: Path, partition: ArchivePartition) -> bool:
             f"partition {partition.identity.partition} has other ids than 0.2.0 would give it,"
             " because the number of partitions has changed: stay with this version"
         )
+    if partition.identity.server:
+        raise NotDowngraded(
+            f"partition {partition.identity.partition} is on another Redis server than partition 0,"
+            " and 0.2.0 knows one server only: stay with this version"
+        )
     try:
         lock = lock_exclusively(partition.folder)
     except ArchiveLocked as error:

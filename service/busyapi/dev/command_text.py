@@ -27,9 +27,19 @@ def format_program() -> str:
     return format_path(program.absolute())
 
 
-def format_this_command(*options: str) -> str:
-    """Return this process's command line with more options; the last of a repeated option wins."""
-    return " ".join([format_program(), shlex.join([*sys.argv[1:], *options])])
+def format_this_command(*option: str) -> str:
+    """Return this process's command line, with another value for an option if one is given."""
+    words = iter(sys.argv[1:])
+    others = []
+    for word in words:
+        name, separator, _ = word.partition("=")
+        # argparse accepts the beginning of a name too.
+        if option and len(name) > len("--") and option[0].startswith(name):
+            if not separator:
+                next(words, None)
+        else:
+            others.append(word)
+    return " ".join([format_program(), shlex.join([*others, *option])])
 
 
 def complete_commands(text: str, archive: Path) -> str:

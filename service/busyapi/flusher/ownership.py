@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from busyapi.archive.identity import Identity
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import LeaseLost, LossSuspected, PartitionMismatch
+from busyapi.errors import LeaseLost, LossSuspected, PartitionMismatch, RedisUnavailable
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
@@ -50,6 +50,8 @@ async def acquire_lease(
     check_config(state, identity, config, partition.endpoint)
     if snapshot.is_empty:
         await _check_other_servers(partition, config)
+        if not identity.is_new:  # a new partition may have to wait: `seed` checks it then
+            await check_own_server(partition, config)
     return await partition.acquire_lease()
 
 
@@ -68,6 +70,36 @@ async def _check_other_servers(partition: OwnedPartition, config: PartitionConfi
                 f"BUSYAPI_REDIS_URL places partition {config.partition} on a server that does not"
                 f" have it, and the server of partition {other} has it: the addresses of the"
                 f" servers of partitions {own} and {other} are exchanged. Correct them"
+            )
+
+
+async def check_own_server(partition: OwnedPartition, config: PartitionConfig) -> None:
+    """Check, on a server without the partition, that it has no partition of another server.
+
+    If it has, BUSYAPI_REDIS_URL names one server twice, also under two host names of one address;
+    or an entry was removed, and its partitions got the address of the next one.
+
+    Raises:
+        PartitionMismatch: it has one.
+        RedisUnavailable: the server does not answer.
+    """
+    own = partition.endpoint
+    for number in range(config.partitions):
+        try:
+            state = await read_record(own, number)
+        except RedisUnavailable:
+            if own.mode == "cluster":  # one that has lost a shard starts again without it
+                continue
+            raise
+        if state.archive_id and state.server != own.first_partition:
+            raise PartitionMismatch(
+                f"BUSYAPI_REDIS_URL places partition {config.partition}, of the server whose lowest"
+                f" partition is {own.first_partition}, on a server that does not have it but has"
+                f" partition {number}, of the server whose lowest is {state.server}: one server is"
+                " named twice, or an entry was removed and its address is that of another. Give"
+                f" partition {config.partition} its own server: the one that it had, or if it is"
+                " new, or if that server and its data are lost, an empty one. One server cannot"
+                " take over the partitions of another, because their usages may wait there"
             )
 
 

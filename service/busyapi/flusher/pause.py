@@ -100,7 +100,7 @@ async def end_pause(
         await partition.seed(writer.cursor, record)
         raise
     failpoint("flusher-after-widen")
-    record = make_record(snapshot, writer, config, partition.installation)
+    record = make_record(snapshot, writer, config, partition.endpoint)
     record |= mint_epoch("more partitions", continue_epoch(paused))
     await write_record(partition, writer, record)
 

@@ -10,6 +10,7 @@ from busyapi.errors import DurabilityNotMet
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.ids import Seq
 from busyapi.stream.durability import ServerInfo
+from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import MAX_VERSION
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.snapshot import PartitionSnapshot
@@ -42,15 +43,19 @@ def doubt_reason(server: ServerInfo, tier: str) -> str:
 
 
 def make_record(
-    snapshot: PartitionSnapshot, writer: PartitionWriter, config: PartitionConfig, installation: str
+    snapshot: PartitionSnapshot,
+    writer: PartitionWriter,
+    config: PartitionConfig,
+    endpoint: Endpoint,
 ) -> dict[str, Any]:
     """Return all fields but the epoch."""
     return {
-        "installation": installation,
+        "installation": endpoint.installation,
         "run_id": snapshot.server.server_id,
         **record_strides(writer.identity.strides),
         "paused": "",
         "total": max(config.partitions, snapshot.state.total),
+        "server": endpoint.first_partition,
         "archive_id": writer.identity.archive_id,
         # The archive has recorded this bound already, so that a later jump is wide enough.
         "bound": config.bound,

@@ -31,6 +31,7 @@ from busyapi.flusher.ownership import (
     check_archive_complete,
     check_config,
     check_original_known,
+    check_own_server,
 )
 from busyapi.flusher.pause import end_pause, is_paused
 from busyapi.flusher.record import (
@@ -111,7 +112,7 @@ async def seed_partition(
     if why:
         await _start_epoch(partition, writer, config, why, idempotency_keys)
         return why
-    record = make_record(snapshot, writer, config, partition.installation)
+    record = make_record(snapshot, writer, config, partition.endpoint)
     if (await partition.idempotency.read_rotation()).restored_epoch != snapshot.state.epoch:
         # A flusher of a release without Idempotency-Keys seeded this server.
         await idempotency_keys.restore(partition, writer)
@@ -153,6 +154,8 @@ async def _seed_fresh_install(
     snapshot: PartitionSnapshot,
 ) -> None:
     require_tier(snapshot.server)
+    # After those that it waits for: it is then not the first partition on a server named twice.
+    await partition.await_with_lease(check_own_server(partition, config))
     before_start = Seq(writer.identity.strides.start - 1)
     failpoint("flusher-before-begin")
     if before_start > writer.cursor:
@@ -161,7 +164,7 @@ async def _seed_fresh_install(
     failpoint("flusher-after-begin")
     await asyncio.to_thread(writer.update_identity, is_seeded=True)
     await partition.idempotency.delete_all()
-    record = make_record(snapshot, writer, config, partition.installation)
+    record = make_record(snapshot, writer, config, partition.endpoint)
     await write_record(partition, writer, record | mint_epoch(FRESH), seq=before_start)
 
 
@@ -226,6 +229,6 @@ async def _start_epoch(
     # After the gap record, which shows the lost usages, and before the epoch, under which retries
     # may arrive. Also for usages that the archive has and the server lacks.
     await idempotency_keys.restore(partition, writer)
-    record = make_record(snapshot, writer, config, partition.installation)
+    record = make_record(snapshot, writer, config, partition.endpoint)
     record |= {"doubt": doubt_reason(snapshot.server, config.tier)} | mint_epoch(why)
     await write_record(partition, writer, record, seq=last_seq)

@@ -62,12 +62,20 @@ async def _find_first_strides(partition: OwnedPartition, config: PartitionConfig
     parent = parent_of(config.partition, base)
     if parent is None:
         return Strides.fixed(base)
-    recorded = await _read_strides(partition, parent)
+    state = await _read_state(partition, parent)
+    recorded = state.strides if state else None
     strides = recorded and begin_child(config.partition, config.partitions, recorded)
     if not strides:
         raise WaitingForParent(
             f"waiting for the flusher of partition {parent}: its ids have to leave room for those"
             f" of partition {config.partition}"
+        )
+    if not state or state.total <= config.partition:
+        # API processes whose BUSYAPI_REDIS_URL lacks this partition must not count without it.
+        raise WaitingForParent(
+            f"waiting for the flusher of partition {parent}: it has to record that partition"
+            f" {config.partition} exists. It does at its next start, with BUSYAPI_PARTITIONS above"
+            f" {config.partition}"
         )
     return strides
 
@@ -81,8 +89,14 @@ async def _find_base(partition: OwnedPartition, numbers: Iterable[int]) -> int |
 
 async def _read_strides(partition: OwnedPartition, number: int) -> Strides | None:
     """Return the strides of another partition, None if it has no record."""
+    state = await _read_state(partition, number)
+    return state.strides if state else None
+
+
+async def _read_state(partition: OwnedPartition, number: int) -> PartitionState | None:
+    """Return the record of another partition, None if it belongs to another installation."""
     state = await read_record(partition.servers.find(number), number)
-    return state.strides if state.installation in {"", partition.installation} else None
+    return state if state.installation in {"", partition.installation} else None
 
 
 def find_wider_stride(writer: PartitionWriter, config: PartitionConfig) -> int | None:

@@ -80,7 +80,8 @@ def add_command(commands: Any) -> None:
         type=int,
         choices=(1, 3, 5, 7),
         default=1,
-        help="Redis servers of each partition: with more than one, the tier `replicated`"
+        help="Redis servers of each partition, a primary and its replicas: with more than one, the"
+        " tier `replicated`. Not the number of servers that the partitions are spread over"
         " (default: %(default)s)",
     )
     parser.add_argument(
@@ -112,10 +113,10 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             f"a partition can hold at most {MAX_BOUND_USAGES:,} usages: set --partitions to"
             f" {fewest:,} or more"
         )
-    if plan.servers > options.nodes:
+    if plan.partitions == 1 and plan.servers > options.nodes:
         raise ConfigError(
-            f"each of the {plan.servers} Redis servers needs a node of its own: set --nodes to"
-            f" {plan.servers} or more"
+            f"each of the {plan.servers} servers of the bundled Valkey needs a node of its own: set"
+            f" --nodes to {plan.servers} or more"
         )
     keyed = make_plan(request._replace(keyed_percent=100))
     write_output(render_plan(plan, keyed, options.nodes) + "\n")
@@ -128,11 +129,12 @@ def render_plan(plan: Plan, keyed: Plan, nodes: int) -> str:
     `keyed` is the plan for the same rate where each post has an Idempotency-Key.
     """
     aof_gib, volume = math.ceil(plan.aof_gib), math.ceil(plan.volume_gib)
+    total = f"; {plan.partitions * plan.servers:,} in all" if plan.partitions > 1 else ""
     room, label = plan_node_room(plan, nodes), f"room on each of {nodes:,} nodes"
     return f"""\
 API pods of one core        {plan.pods:,}
 partitions                  {plan.partitions:,}
-Redis servers per partition {plan.servers}, each with the CPU, memory and disk below
+Redis servers per partition {plan.servers}, each with the CPU, memory and disk below{total}
 Redis CPU per partition     {plan.redis_cores:.2f} cores
 Redis memory per partition  {_mib(plan):,} MiB, with {plan.keys:,} Idempotency-Keys
                             {_mib(keyed):,} MiB if every post has a key (--keyed 100)
@@ -153,7 +155,12 @@ values of the chart:
 
 def _render_redis_values(plan: Plan, aof_gib: int) -> str:
     if plan.partitions > 1:
-        return "externalRedis.mode: cluster   (or externalRedis.servers: each server has one core)"
+        replicas = f" with {plan.servers - 1} replicas" if plan.servers > 1 else ""
+        tier = "config.durability: replicated\n  " if plan.servers > 1 else ""
+        return (
+            f"{tier}externalRedis.mode: cluster   (a primary{replicas} for each partition;"
+            " or externalRedis.servers names them)"
+        )
     replicas = f"valkey.replicas: {plan.servers}\n  " if plan.servers > 1 else ""
     return f"""\
 {replicas}valkey.resources.limits.memory: {_mib(plan)}Mi

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from busyapi.errors import ConfigError, RedisUnavailable
+from busyapi.errors import ConfigError, NoServer
 from busyapi.stream.endpoint import Endpoint
 
 _ENTRY = re.compile(r"([0-9][0-9,-]*)=(.*)")
@@ -33,11 +33,11 @@ class RedisServers:
         """Return the server of a partition.
 
         Raises:
-            RedisUnavailable: it has none.
+            NoServer: it has none.
         """
         endpoint = self.only or self.listed.get(partition)
         if endpoint is None:
-            raise RedisUnavailable(f"BUSYAPI_REDIS_URL names no server for partition {partition}")
+            raise NoServer(f"BUSYAPI_REDIS_URL names no server for partition {partition}")
         return endpoint
 
     def require(self, partitions: Iterable[int]) -> None:

@@ -37,6 +37,8 @@ class PartitionState(NamedTuple):
     """The epoch that the flusher has revoked while it widens the stride."""
     total: int = 0
     """The largest number of partitions that its flusher knows of: those that have left count."""
+    server: int = 0
+    """The lowest partition of the server that it was seeded on, as BUSYAPI_REDIS_URL had it."""
 
 
 FIELDS = (
@@ -53,6 +55,7 @@ FIELDS = (
     "strides",
     "paused",
     "total",
+    "server",
 )
 
 
@@ -65,7 +68,7 @@ def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState
     """Parse the replies to `state_commands`."""
     texts = [None if value is None else value.decode() for value in record]
     epoch, server_id, partitions, bound, archived, skipped, doubt, *others = texts
-    archive_id, installation, entries, strides, paused, total = others
+    archive_id, installation, entries, strides, paused, total, server = others
     return PartitionState(
         epoch=epoch or "",
         server_id=server_id or "",
@@ -80,6 +83,7 @@ def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState
         entry_version=int(entries or 1),
         paused=paused or "",
         total=int(total or partitions or 0),
+        server=int(server or 0),
     )
 
 
@@ -107,3 +111,7 @@ def continue_epoch(epoch: str) -> str:
 def is_same_history(epoch: str, other: str) -> bool:
     """Return whether no id was lost between two epochs, so that a batch may be sent again."""
     return epoch.partition(".")[0] == other.partition(".")[0]
+
+
+NO_RECORD = parse_state([None] * len(FIELDS), None)
+"""What Redis has of a partition that was never seeded."""

@@ -198,6 +198,20 @@ def test_an_archive_with_two_strides_is_upgraded_and_not_downgraded(
     assert [path.read_bytes() for path in find_segments(tmp_path)][1:] == before[1:]
 
 
+def test_an_archive_on_another_server_than_partition_0_is_of_a_format_that_0_2_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = recover_writer(tmp_path, 0, 2, bound=10)
+    assert writer.identity.format == 1
+    writer.update_identity(prefix="busyapi", server=2, is_seeded=True)
+    writer.append([make_batch(1, 2)])
+    writer.close()
+    assert (list_formats(tmp_path), writer.identity.format) == ([2], 2)
+    assert cli.main(["archive", "downgrade", "--dir", str(tmp_path), "--partition", "0"]) == 1
+    assert "on another Redis server than partition 0" in capsys.readouterr().err
+    assert list_formats(tmp_path) == [2]
+
+
 def test_a_damaged_segment_stays_as_it_is(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = find_segments(root)[1]
     data = bytearray(path.read_bytes())

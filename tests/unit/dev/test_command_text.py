@@ -50,6 +50,16 @@ def test_own_command_line_is_repeated_with_another_option() -> None:
     assert format_this_command("--port", "3010") == command
 
 
+@pytest.mark.usefixtures("program")
+@pytest.mark.parametrize("former", [["--port", "1"], ["--port=1"], ["--por", "1"]])
+def test_former_value_of_an_option_is_replaced(
+    former: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:2], *former, *sys.argv[2:], *former])
+    command = ".venv/bin/busyapi dev --state 'my state' --port 3010"
+    assert format_this_command("--port", "3010") == command
+
+
 @pytest.mark.parametrize(
     ("message", "completed"),
     [
