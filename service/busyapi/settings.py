@@ -475,8 +475,8 @@ class Settings:
         "BUSYAPI_LAKE_WAREHOUSE",
         "",
         "path or URI",
-        "for `busyapi lake`: below which folder, or s3://bucket/path, the table is created; empty:"
-        " lake, beside the archive's folder",
+        "for `busyapi lake`: below which folder, or s3://bucket/path, the table is created, or the"
+        " name that a REST catalog has for that; empty: lake, beside the archive's folder",
     )
     lake_catalog: str = setting(
         "BUSYAPI_LAKE_CATALOG",

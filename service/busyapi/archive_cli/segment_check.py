@@ -120,7 +120,7 @@ class SegmentCheck:
             self._report_damage(header.first, header.last, "has a wrong receivedAt")
 
     def _are_lines_of(self, header: BlockHeader, content: bytes, times: set[str]) -> bool:
-        """Return whether all lines belong to the seqs of a block; then set `times` to theirs."""
+        """Return whether all lines belong to the seqs of a block; then fill `times` from them."""
         first, last = map(self._partition.id_of, (header.first, header.last))
         _, stride = self._partition.identity.owner_at(header.first)
         heads = read_heads(content)

@@ -2,15 +2,31 @@
 
 import argparse
 import inspect
+import os
+import re
 import signal
+import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from busyapi.archive_cli.selection import add_partition_option
 from busyapi.errors import BusyapiError, ConfigError
 from busyapi.settings import Settings
 from busyapi.telemetry.logs import configure_logging
+
+if TYPE_CHECKING:
+    from busyapi.lake.loop import LakeLoop
+
+log = structlog.get_logger()
+
+STOP_SECONDS = 3.0
+"""For the commit that is under way: a flusher's pod starts again only when all of it has ended."""
+POLL_SECONDS = 0.5
+_TABLE_NAME = re.compile(r"\w+(\.\w+)+")
 
 
 class LakeMissing(BusyapiError):
@@ -49,6 +65,10 @@ def run_lake(options: argparse.Namespace, settings: Settings) -> int:
     one that reads partition 0 joins small files, expires snapshots and deletes orphans. Needs
     pyiceberg: in a clone, run `.venv/bin/pip install -e '.[lake]'`.
     """
+    if not _TABLE_NAME.fullmatch(settings.lake_table):
+        raise ConfigError(
+            "BUSYAPI_LAKE_TABLE must be a namespace and a name, such as busyapi.usages"
+        )
     try:
         import pyiceberg  # noqa: F401, PLC0415 - an extra
     except ImportError:
@@ -57,10 +77,6 @@ def run_lake(options: argparse.Namespace, settings: Settings) -> int:
     from busyapi.lake.table import LakeConfig, LakeTable  # noqa: PLC0415 - likewise
     from busyapi.lake.taker import Taker  # noqa: PLC0415 - likewise
 
-    if "." not in settings.lake_table:
-        raise ConfigError(
-            "BUSYAPI_LAKE_TABLE must be a namespace and a name, such as busyapi.usages"
-        )
     configure_logging(settings.log_level, role="lake")
     warehouse = settings.lake_warehouse or str(options.dir.absolute().parent / "lake")
     lake = LakeTable(LakeConfig(warehouse, settings.lake_catalog, settings.lake_table))
@@ -73,9 +89,30 @@ def run_lake(options: argparse.Namespace, settings: Settings) -> int:
             tidies=options.only in (None, 0),
         ),
     )
+    return _run(loop, once=options.once)
+
+
+def _run(loop: "LakeLoop", *, once: bool) -> int:
+    """Run the loop until it ends or a signal stops it, however long the catalog takes to answer.
+
+    What a process leaves undone when it ends, the next one does.
+    """
+    results: list[bool] = []
+    run = (lambda: results.append(loop.run_safely())) if once else loop.run_forever
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop.set())
-    if options.once:
-        return 0 if loop.run_safely() else 1
-    loop.run_forever()
-    return 0
+    worker = Thread(target=run, name="lake", daemon=True)
+    worker.start()
+    while worker.is_alive() and not loop.stop.is_set():
+        worker.join(POLL_SECONDS)
+        if loop.is_stuck():
+            log.error("lake_stuck")
+            if once:
+                os._exit(1)
+            # Not an end: a container that is started again makes its pod unready for a moment.
+            os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this command
+    worker.join(STOP_SECONDS)
+    code = 0 if (results == [True] if once else loop.stop.is_set()) else 1
+    if worker.is_alive():
+        os._exit(code)
+    return code

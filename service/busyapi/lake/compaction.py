@@ -6,7 +6,7 @@ in memory, and all rows are written up to the patient up to whom every file has 
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from heapq import nsmallest
 
@@ -31,23 +31,29 @@ SETTLED_AFTER = timedelta(hours=6)
 """After the end of a day, when few usages of it are still to come."""
 
 
-def compact(lake: LakeTable, settled_before: date = date.min) -> int:
+def compact(
+    lake: LakeTable,
+    settled_before: date = date.min,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> int:
     """Merge what is due; return the number of files that were replaced.
 
-    Of the days before `settled_before`, also files that stay small are merged.
+    Of the days before `settled_before`, also files that stay small are merged. `should_stop` is
+    asked before each merge.
     """
     replaced = 0
-    while True:
+    while not should_stop():
         table = lake.load()
         due = find_due(list_files(table), settled_before)
         if due is None:
-            return replaced
+            break
         day, files = due
         written_at = time.time()
         merged = write_file(table, day, merge_files(table, files))
         if not lake.replace(files, merged, written_at):
-            return replaced  # another process is busy here: the next turn looks again
+            break  # another process is busy here: the next turn looks again
         replaced += len(files)
+    return replaced
 
 
 def find_settled_days(now: datetime) -> date:

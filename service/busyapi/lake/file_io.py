@@ -1,7 +1,8 @@
 """Files of the table that are on disk when they are complete.
 
 The catalog is durable by itself: after a power cut it must not name files that the disk has lost.
-An object store keeps what it has confirmed, so only local files are synced.
+An object store keeps what it has confirmed, so only local files are synced. They are health data:
+as in the archive, only their owner and its group may read them.
 """
 
 import io
@@ -11,14 +12,15 @@ from pathlib import Path
 from pyiceberg.io import OutputStream
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
-from busyapi.archive.fsync import sync_folder
+from busyapi.archive.fsync import make_folder, sync_folder
 from busyapi.failpoints import failpoint
 
 
 class _SyncedStream(io.BufferedWriter):
-    def __init__(self, path: Path, mode: str) -> None:
+    def __init__(self, path: Path, flag: int) -> None:
         self._path = path
-        super().__init__(path.open(mode, buffering=0))
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o640)
+        super().__init__(io.FileIO(fd, "w"))
 
     def close(self) -> None:
         if not self.closed:
@@ -32,11 +34,8 @@ class _SyncedStream(io.BufferedWriter):
 class _SyncedFile(PyArrowFile):
     def create(self, overwrite: bool = False) -> OutputStream:  # noqa: FBT001, FBT002 - as above
         path = Path(self._path)
-        new_folders = [folder for folder in path.parents if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in new_folders:
-            sync_folder(folder.parent)
-        return _SyncedStream(path, "wb" if overwrite else "xb")
+        make_folder(path.parent)
+        return _SyncedStream(path, os.O_TRUNC if overwrite else os.O_EXCL)
 
 
 class SyncedFileIO(PyArrowFileIO):

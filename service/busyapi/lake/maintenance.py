@@ -11,13 +11,13 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from pyarrow import fs
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
 from busyapi.failpoints import failpoint
 from busyapi.lake.data_files import FILE_PREFIX
+from busyapi.lake.newest import check_newest, list_stored
 from busyapi.lake.positions import find_positioned
 from busyapi.lake.table import LakeTable
 
@@ -51,21 +51,23 @@ def expire_snapshots(lake: LakeTable, replaced_before: datetime) -> int:
 
 
 def sweep(lake: LakeTable, older_than: datetime | None = None) -> int:
-    """Delete old files that no snapshot has; return their number."""
+    """Delete old files that no snapshot has; return their number.
+
+    Raises:
+        WrongTable: the catalog is older than the files.
+    """
     limit = older_than or datetime.now(UTC) - ORPHAN_AGE
     table = lake.load()
     io = table.io
     if not isinstance(io, PyArrowFileIO):
         return 0
-    scheme, host, root = io.parse_location(table.location(), io.properties)
+    scheme, host, _ = io.parse_location(table.location(), io.properties)
     system = io.fs_by_scheme(scheme, host)
-    old = [
-        info.path
-        for info in system.get_file_info(fs.FileSelector(root, recursive=True))
-        if info.type is fs.FileType.File and _is_own(info.path) and info.mtime < limit
-    ]
+    stored = list_stored(table, table.location())
+    old = [info.path for info in stored if _is_own(info.path) and info.mtime < limit]
     failpoint("lake-sweep-listed")
     table = lake.load()
+    check_newest(table, stored)
     used = {io.parse_location(path, io.properties)[2] for path in _list_used(table)}
     orphans = [path for path in old if path not in used]
     for path in orphans:

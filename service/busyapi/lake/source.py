@@ -108,29 +108,33 @@ def _skip_deleted(position: Position, own: Identity, files: list[ArchiveFile]) -
 class Run:
     """The lines of one commit, and how far it comes in each partition."""
 
-    def __init__(self, pending: list[Pending], max_bytes: int, report: Reporter) -> None:
+    def __init__(self, max_bytes: int, report: Reporter) -> None:
         """Prepare to read at least one block, and no more after `max_bytes` of lines."""
         self.reached: dict[int, Position] = {}
         """The positions after the lines that were read; complete when all are read."""
-        self._pending = pending
-        self._left = max_bytes
+        self._left = self._left_before = max_bytes
         self._report = report
 
-    def read_lines(self) -> Iterator[SelectedLines]:
-        """Yield the lines."""
-        for part in self._pending:
+    def read_lines(self, part: Pending) -> Iterator[SelectedLines]:
+        """Yield the lines of a partition."""
+        if self._left <= 0:
+            return
+        self._left_before = self._left
+        number = part.partition.identity.partition
+        reached = self.reached[number] = part.position
+        for lines, last in self._read(part, number):
+            # Before the yield: who takes the last lines may not ask for more.
+            self.reached[number] = reached._replace(seq=last)
+            if lines:
+                self._left -= len(lines)
+                yield SelectedLines(number, lines)
             if self._left <= 0:
-                return
-            number = part.partition.identity.partition
-            reached = self.reached[number] = part.position
-            for lines, last in self._read(part, number):
-                # Before the yield: who takes the last lines may not ask for more.
-                self.reached[number] = reached._replace(seq=last)
-                if lines:
-                    self._left -= len(lines)
-                    yield SelectedLines(number, lines)
-                if self._left <= 0:
-                    break
+                break
+
+    def undo(self, part: Pending) -> None:
+        """Leave the partition that was read last where the table is."""
+        self.reached[part.partition.identity.partition] = part.position
+        self._left = self._left_before
 
     def _read(self, part: Pending, number: int) -> Iterator[tuple[bytes, Seq]]:
         """Yield lines with the last seq before which none is left out."""

@@ -28,7 +28,9 @@ from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
+from busyapi.archive.fsync import make_folder
 from busyapi.failpoints import failpoint
+from busyapi.lake.newest import check_newest, list_stored
 from busyapi.lake.positions import Positions, WrongTable, encode_positions, read_positions
 from busyapi.lake.schema import DAYS, ORDER, PROPERTIES, SCHEMA
 
@@ -44,7 +46,7 @@ class LakeConfig(NamedTuple):
     """Where the table is."""
 
     warehouse: str
-    """A folder or a URI, below which new tables are created."""
+    """A folder or a URI, below which new tables are created, or a REST catalog's name for that."""
     catalog: str
     """The URI of an SQL database, or of a REST catalog; empty: SQLite in the warehouse."""
     table: str
@@ -54,14 +56,16 @@ class LakeConfig(NamedTuple):
 def open_catalog(config: LakeConfig) -> Catalog:
     """Connect to the catalog; a local warehouse is created."""
     uri, warehouse = config.catalog, config.warehouse
-    if "://" not in warehouse:
+    is_rest = uri.startswith(("http://", "https://"))
+    # A REST catalog may have a name for its warehouse.
+    if "://" not in warehouse and (warehouse.startswith("/") or not is_rest):
         folder = Path(warehouse).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            make_folder(folder)
         warehouse = folder.as_uri()
         uri = uri or f"sqlite:///{folder / 'catalog.db'}"
     if not uri:
         raise WrongTable(f"the warehouse {warehouse} needs a catalog: set BUSYAPI_LAKE_CATALOG")
-    is_rest = uri.startswith(("http://", "https://"))
     return load_catalog(
         CATALOG_NAME,
         **{
@@ -84,11 +88,14 @@ class LakeTable:
         """Return the table at its newest snapshot.
 
         Raises:
-            WrongTable: it has other columns.
+            WrongTable: it has other columns, or its files are newer than the catalog.
         """
         if self._catalog is None:
             catalog = open_catalog(self._config)
-            _check_table(_load_or_create(catalog, self._config.table), self._config.table)
+            table = _load_or_create(catalog, self._config.table)
+            _check_table(table, self._config.table)
+            stored = list_stored(table, table.metadata_location.rpartition("/")[0])
+            check_newest(catalog.load_table(self._config.table), stored)
             self._catalog = catalog
         table = self._catalog.load_table(self._config.table)
         # Not in the catalog, where it would bind other programs. pyiceberg's own retry would append

@@ -4,11 +4,15 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import structlog
 
+from busyapi.archive.ranges import SeqRange
 from busyapi.archive_cli.columns import make_schema
 from busyapi.archive_cli.export import make_batches
+from busyapi.errors import ArchiveDamaged
 from busyapi.failpoints import failpoint
+from busyapi.ids import Seq
 from busyapi.lake.data_files import sort_rows, split_days, write_file
 from busyapi.lake.positions import Positions, read_positions
 from busyapi.lake.schema import to_file_schema
@@ -55,9 +59,9 @@ class Taker:
         """
         before = read_positions(self._lake.load())
         pending = find_pending(self._root, self._only, before, self._report)
-        run = Run(pending, self._run_bytes, self._report)
+        run = Run(self._run_bytes, self._report)
         written_at = time.time()
-        batches = list(make_batches(run.read_lines(), make_schema()))
+        batches = [batch for part in pending for batch in self._read(run, part)]
         after = {
             number: position
             for number, position in run.reached.items()
@@ -79,6 +83,18 @@ class Taker:
             return Taken(0, 0, left)  # another process took some of them; the next run sees how far
         self._log_missing(pending, before, after)
         return Taken(rows.num_rows, len(files), left)
+
+    def _read(self, run: Run, part: Pending) -> list[pa.RecordBatch]:
+        """Return the next usages of a partition, or report that one of them is unreadable."""
+        try:
+            return list(make_batches(run.read_lines(part), make_schema()))
+        except ArchiveDamaged as error:
+            number = part.partition.identity.partition
+            position = run.reached[number]
+            ids = part.partition.describe_ids(SeqRange(Seq(part.position.seq + 1), position.seq))
+            run.undo(part)
+            self._report(number, f"{ids}: {error}")
+            return []
 
     def _log_missing(self, pending: list[Pending], before: Positions, after: Positions) -> None:
         for part in pending:

@@ -33,8 +33,17 @@ LAKE_EVENTS = (
         "error",
         ("error", "detail"),
         "a turn of `busyapi lake` failed, for example because the catalog or the object store does"
-        " not answer; it tries again after BUSYAPI_LAKE_INTERVAL",
+        " not answer; it tries again after BUSYAPI_LAKE_INTERVAL, and later after each failure, up"
+        " to 10 minutes",
         "read `detail`; check the catalog, the warehouse and their credentials",
+    ),
+    LogEvent(
+        "lake_stuck",
+        "error",
+        (),
+        "the catalog or the object store has not answered `busyapi lake` for half an hour. The"
+        " process starts itself again; with --once it ends",
+        "check the network to the catalog and the object store",
     ),
     LogEvent(
         "lake_compacted",

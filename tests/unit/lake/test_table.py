@@ -189,6 +189,23 @@ def test_an_unreadable_block_stops_the_partition_until_it_is_repaired(
     assert read_ids(warehouse) == ids(1, 155)
 
 
+def test_an_unreadable_usage_stops_only_its_partition(place: tuple[Path, Path]) -> None:
+    root, warehouse = place
+    for partition in (0, 1):
+        writer = recover_writer(root, partition, 2)
+        usages = make_batch(1, 40).usages
+        if not partition:
+            usages[20] = b'{"patientId":"\\ud800"}'
+        writer.append([UsageBatch(Seq(1), Seq(40), RECEIVED_MS, usages)])
+        writer.close()
+    with capture_logs() as logs:
+        assert not run_turn(root, warehouse)
+    (problem,) = [line for line in logs if line["event"] == "lake_problem"]
+    assert (problem["partition"], "ids 1 to 79" in problem["detail"]) == (0, True)
+    assert "ud800" not in str(logs)
+    assert read_ids(warehouse) == [*range(2, 81, 2)]
+
+
 def test_a_lost_segment_stops_the_partition_until_its_loss_is_accepted(
     place: tuple[Path, Path],
 ) -> None:
