@@ -87,7 +87,13 @@ def parse_json(raw: bytes, numbers: Numbers) -> Any:
     # Raise below, not in the handlers: the parsers' errors hold the payload. As the context of the
     # new error, they could get into a log.
     try:
-        return _choose_decoder(numbers).decode(raw.decode())
+        text, decoder = raw.decode(), _choose_decoder(numbers)
+        if text.startswith("{"):
+            # `decode` looks for blanks around the value, which takes longer than the value.
+            value, end = decoder.raw_decode(text)
+            if end == len(text):
+                return value
+        return decoder.decode(text)
     except UnicodeDecodeError:
         reason = NOT_UTF8
     except json.JSONDecodeError as error:
@@ -116,7 +122,8 @@ def find_errors(
     if count_brackets(raw) > DEPTH_LIMIT and measure_depth(value) > DEPTH_LIMIT:
         raise Unreadable(TOO_DEEP)
     errors = find_member_errors(value, raw, mark, strict=strict)
-    if not is_storable:
+    # The plain case first: creating nodes takes as long as the parser.
+    if not is_storable and not _SUPPORTED_TYPES.issuperset(map(type, value.values())):
         errors.extend(islice(_find_unsupported(value), MAX_ERRORS - len(errors)))
     return errors
 
