@@ -14,9 +14,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from busyapi.archive import high_water
 from busyapi.archive.identity import read_identity
 from busyapi.archive.paths import ArchiveFile, FileKind
-from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_cursor
+from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_cursor, find_holes
 from busyapi.archive.reader import scan_blocks
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.errors import ArchiveError
@@ -37,6 +38,8 @@ class Increment(NamedTuple):
     through: Position
     seqs: Mapping[int, SeqRange]
     """The seqs of each partition. If it has no new ones, the last is below the first."""
+    missing: Sequence[str] = ()
+    """Which ids are in no file, although later ones were archived. The increment ends there."""
 
     @property
     def is_empty(self) -> bool:
@@ -74,10 +77,15 @@ def plan_increment(partitions: Sequence[ArchivePartition], after: Position) -> I
     Raises:
         CannotIncrement: the position is not one of this archive.
     """
-    through, seqs = dict(after), {}
+    through, seqs, missing = dict(after), {}, []
     for partition in partitions:
         number = partition.identity.partition
-        last, cursor = _find_seq(partition, after.get(number)), _find_cursor(partition)
+        # Read the mark first: what it covers was on disk before the files are listed.
+        reached = high_water.read_mark(partition.folder, partition.identity.archive_id)
+        last = _find_seq(partition, after.get(number))
+        cursor, hole = _find_cursor(partition, reached)
+        if hole:
+            missing.append(partition.describe_ids(hole))
         seqs[number] = SeqRange(Seq(last + 1), cursor)
         if cursor > last:
             # Read again: its flusher may have widened the stride, before the seqs of the wider one.
@@ -88,7 +96,7 @@ def plan_increment(partitions: Sequence[ArchivePartition], after: Position) -> I
             f"--after-id names partition {unknown[0]}, which is not exported: mount its volume, or"
             f" leave out {unknown[0]}:{after[unknown[0]]}"
         )
-    return Increment(after, through, seqs)
+    return Increment(after, through, seqs, missing)
 
 
 def _find_seq(partition: ArchivePartition, usage_id: int | None) -> Seq:
@@ -103,11 +111,11 @@ def _find_seq(partition: ArchivePartition, usage_id: int | None) -> Seq:
     return seq
 
 
-def _find_cursor(partition: ArchivePartition) -> Seq:
-    """Return the last seq before the first one that no file holds.
+def _find_cursor(partition: ArchivePartition, reached: Seq) -> tuple[Seq, SeqRange | None]:
+    """Return the last seq before the first one that no file holds, and what is missing after it.
 
     Usages may still come for a seq in no file: its flusher stopped between two steps, or an
-    operator copies it back.
+    operator copies it back. `reached` is the high-water mark.
     """
     files = partition.list_files().files
     covering = [file for file in files if file.kind in COVERING_KINDS]
@@ -116,7 +124,10 @@ def _find_cursor(partition: ArchivePartition) -> Seq:
         for file in files
         if file.kind is FileKind.OPEN and (last := find_end(partition, file)) >= file.first
     ]
-    return find_cursor(sorted(covering), partition.identity.kept_from)
+    covering.sort()
+    cursor = find_cursor(covering, partition.identity.kept_from)
+    highest = max([reached, *(file.last for file in covering)])
+    return cursor, next(find_holes(covering, Seq(cursor + 1), highest), None)
 
 
 def find_end(partition: ArchivePartition, file: ArchiveFile) -> Seq:

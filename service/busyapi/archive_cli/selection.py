@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from busyapi.archive import high_water
 from busyapi.archive.paths import FileKind
 from busyapi.archive.ranges import SeqRange
 from busyapi.archive_cli.increment import (
@@ -153,7 +154,13 @@ class Selection:
         errors = [status.error for status in statuses if status.error]
         if errors:
             raise CannotIncrement(f"--after-id needs every partition: {'; '.join(errors)}")
-        return plan_increment([status.partition for status in statuses if status.partition], after)
+        increment = plan_increment(
+            [status.partition for status in statuses if status.partition], after
+        )
+        for ids in increment.missing:
+            self.has_errors = True
+            print_error(f"{ids}: in no file. The increment ends before them")
+        return increment
 
     def fix_end(self) -> None:
         """Select what is archived now, however often and however late it is read."""
@@ -262,10 +269,12 @@ class Selection:
 
 
 def _find_last(partition: ArchivePartition) -> Seq:
-    """Return the last seq that any file holds now."""
+    """Return the last seq that any file holds now, or that is missing now."""
+    # Read the mark first: what it covers was on disk before the files are listed.
+    reached = high_water.read_mark(partition.folder, partition.identity.archive_id)
     files = partition.list_files().files
     opened = [find_end(partition, file) for file in files if file.kind is FileKind.OPEN]
-    return max([Seq(0), *(file.last for file in files), *opened])
+    return max([reached, *(file.last for file in files), *opened])
 
 
 def _check_order(since: int | None, first: str, until: int | None, second: str) -> None:

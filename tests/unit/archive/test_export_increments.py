@@ -259,6 +259,21 @@ def test_damage_gives_no_id_to_continue_with(tmp_path: Path) -> None:
     assert "continue with" not in done.out
 
 
+def test_missing_usages_give_no_id_to_continue_with(tmp_path: Path) -> None:
+    root = tmp_path / "archive"
+    for _ in range(3):
+        write_blocks(root, 3)
+        recover_writer(root).close()
+    paths = sorted(root.rglob("*.zst"))
+    for deleted, missing in ((1, "4 to 6"), (2, "4 to 9"), (0, "1 to 9")):
+        paths[deleted].unlink()
+        done = run(root, "--after-id", "0", "--replace", tmp_path / "x.parquet")
+        assert done.code == 1
+        assert f"ids {missing}: in no file" in done.err
+        assert "this increment is incomplete" in done.err
+        assert "continue with" not in done.out
+
+
 def test_usages_that_retention_deleted_are_named(tmp_path: Path) -> None:
     root = tmp_path / "archive"
     write_blocks(root, 3)

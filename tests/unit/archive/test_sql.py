@@ -184,6 +184,25 @@ def test_error_in_the_middle_is_a_message_and_exit_code_1(root: Path, capfd: Out
     assert "is not a folder" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("left", [0, 50, None])
+def test_usages_that_the_open_segment_lost_are_missed(
+    tmp_path: Path, capfd: Output, left: int | None
+) -> None:
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 20)])
+    abandon_writer(writer)
+    path = find_open_segment(tmp_path)
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:left])
+    run(tmp_path, "select count(*) n from usages", "--format", "csv", code=1)
+    output, errors = capfd.readouterr()
+    assert output == "n\n0\n"
+    assert "ids 1 to 20: in no file" in errors
+    assert "the answer lacks the usages that could not be read" in errors
+
+
 def test_values_that_json_lacks_are_printed_or_refused(root: Path, capfd: Output) -> None:
     run(root, "select histogram(received_at) h from usages", "--format", "json")
     assert json.loads(capfd.readouterr().out) == [{"h": [["2025-11-23T19:12:00.123Z", 30]]}]
