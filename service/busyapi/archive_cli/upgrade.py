@@ -87,6 +87,9 @@ def _downgrade(options: argparse.Namespace) -> int:
     The command may be ended at any time and repeated. After it, a flusher of this version needs
     BUSYAPI_ARCHIVE_FORMAT=1, or it begins with format 2 again.
     """
+    for status in find_partitions(options.dir, options.only):
+        if status.partition:
+            _require_known_to_0_2_0(status.partition)
     return _for_each_partition(options, _downgrade_partition)
 
 
@@ -129,7 +132,7 @@ def _upgrade_partition(root: Path, partition: ArchivePartition) -> bool:
             lock.release()
 
 
-def _downgrade_partition(root: Path, partition: ArchivePartition) -> bool:
+def _require_known_to_0_2_0(partition: ArchivePartition) -> None:
     if not partition.identity.strides.is_fixed:
         raise NotDowngraded(
             f"partition {partition.identity.partition} has other ids than 0.2.0 would give it,"
@@ -140,6 +143,9 @@ def _downgrade_partition(root: Path, partition: ArchivePartition) -> bool:
             f"partition {partition.identity.partition} is on another Redis server than partition 0,"
             " and 0.2.0 knows one server only: stay with this version"
         )
+
+
+def _downgrade_partition(root: Path, partition: ArchivePartition) -> bool:
     try:
         lock = lock_exclusively(partition.folder)
     except ArchiveLocked as error:

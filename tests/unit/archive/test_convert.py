@@ -212,6 +212,20 @@ def test_an_archive_on_another_server_than_partition_0_is_of_a_format_that_0_2_r
     assert list_formats(tmp_path) == [2]
 
 
+def test_no_partition_is_downgraded_if_one_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for partition in (0, 1):
+        writer = recover_writer(tmp_path, partition, 2, format=2)
+        writer.update_identity(prefix="busyapi", server=partition, is_seeded=True)
+        writer.append([make_batch(1, 2)])
+        writer.close()
+    before = list_formats(tmp_path)
+    assert run_archive(tmp_path, "downgrade") == 1
+    assert "partition 1 is on another Redis server" in capsys.readouterr().err
+    assert list_formats(tmp_path) == before
+
+
 def test_a_damaged_segment_stays_as_it_is(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = find_segments(root)[1]
     data = bytearray(path.read_bytes())
