@@ -20,6 +20,8 @@ _TIME = re.compile(
     r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d))?", re.ASCII | re.IGNORECASE
 )
 _NUMBER = re.compile(r"[1-9]\d{0,3}", re.ASCII)
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+_NOT_ENCODED = "A parameter is not UTF-8 with percent-encoding."
 
 
 class _Members(msgspec.Struct, gc=False, rename="camel"):
@@ -103,10 +105,13 @@ def parse_query(text: str, bound_patient: str | None) -> UsageQuery:
 
 
 def _parse_names(text: str) -> dict[str, str]:
+    if _BAD_ESCAPE.search(text):
+        # `parse_qsl` would take it for text.
+        raise _invalid(_NOT_ENCODED)
     try:
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=len(NAMES))
     except UnicodeDecodeError:
-        raise _invalid("A parameter is not UTF-8 with percent-encoding.") from None
+        raise _invalid(_NOT_ENCODED) from None
     except ValueError:
         raise _invalid(f"The parameters are at most {len(NAMES)}.") from None
     values = dict(pairs)

@@ -25,6 +25,9 @@ WRONG = [
     "patientId=1&from=2026-11-23T19:12:00+01:00",
     "patientId=1&from=2026-11-23&to=2026-11-23T00:00:00Z",
     "patientId=%FF",
+    "patientId=%ZZ",
+    "patientId=1%",
+    "patientId=1&medication=%4",
     "patientId=1&a=1&b=2&c=3&d=4&e=5&f=6",
 ]
 
