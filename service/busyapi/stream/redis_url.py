@@ -38,6 +38,11 @@ def parse_redis_url(
             "BUSYAPI_REDIS_URL must look like redis://host:6379,"
             " redis+sentinel://host:26379,host:26379/service or redis+cluster://host:6379,host:6379"
         )
+    if "://" in rest:
+        raise ConfigError(
+            "BUSYAPI_REDIS_URL: separate several servers by blanks, such as"
+            " 0-1=redis://one:6379 2-3=redis://two:6379"
+        )
     tls_files.check(tls=tls)
     userinfo, _, hosts = netloc.rpartition("@")
     user, _, secret = userinfo.partition(":")

@@ -62,6 +62,7 @@ def test_servers_with_the_same_sentinels_and_other_names_are_two() -> None:
         ("0-2=redis://one 2-3=redis://two", "names two servers for partition 2"),
         ("redis://one redis://two", "each needs its partitions: 0-1="),
         ("0=redis://one redis://two", "each needs its partitions: 0-1="),
+        ("0=redis://one,1=redis://two", "separate several servers by blanks"),
         ("1-0=redis://one", "1-0 is not a list of partitions"),
         ("0--1=redis://one", "0--1 is not a list"),
         ("0,=redis://one", "0, is not a list"),
