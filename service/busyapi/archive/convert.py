@@ -18,7 +18,7 @@ from pathlib import Path
 from busyapi.archive import paths
 from busyapi.archive.compression import read_content_size
 from busyapi.archive.identity import Identity, read_identity
-from busyapi.archive.index_file import read_patients, replace_index
+from busyapi.archive.index_file import has_valid_sections, read_patients, replace_index
 from busyapi.archive.lock import is_same_file
 from busyapi.archive.paths import ArchiveFile
 from busyapi.archive.patient_filter import PatientCollector
@@ -102,7 +102,7 @@ def complete_index(folder: Path, file: ArchiveFile, identity: Identity) -> Conve
         if read_format(fd) == 1:
             return Conversion.NOTHING
         stated = read_summary(fd, folder, file)
-        if stated and read_patients(folder, file):
+        if stated and read_patients(folder, file) and has_valid_sections(folder, file):
             return Conversion.NOTHING
         patients = PatientCollector()
         summary = summarize_blocks(fd, file, identity.ids, patients.add)

@@ -9,6 +9,7 @@ begins with an underscore, so Spark, Hive and Trino skip it when they read a who
 
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -86,16 +87,33 @@ def decode_index(raw: bytes) -> SegmentSummary | None:
 
 def decode_patients(raw: bytes) -> PatientFilter | None:
     """Decode the filter in the sections of an index; None if there is no valid one."""
-    at = _size_without_sections(raw)
+    for kind, content in _split_sections(raw):
+        if kind == _PATIENTS:
+            return PatientFilter(content) if content else None
+    return None
+
+
+def has_valid_sections(folder: Path, file: ArchiveFile) -> bool:
+    """Return whether every section of a valid index has its checksum, and nothing follows them.
+
+    Raises:
+        OSError: the index cannot be read.
+    """
+    raw = (folder / paths.index_path(file)).read_bytes()
+    sizes = (_SECTION.size + len(content) + _CRC.size for _, content in _split_sections(raw))
+    return _size_without_sections(raw) + sum(sizes) == len(raw)
+
+
+def _split_sections(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and content of each section, up to one that is damaged."""
+    at, sha256 = _size_without_sections(raw), _HEAD.unpack_from(raw)[-2]
     while len(raw) - at >= _SECTION.size:
         kind, length = _SECTION.unpack_from(raw, at)
         end = at + _SECTION.size + length
-        if not _has_checksum(raw, at, end, _HEAD.unpack_from(raw)[-2]):
-            return None
-        if kind == _PATIENTS:
-            return PatientFilter(raw[at + _SECTION.size : end]) if length else None
+        if not _has_checksum(raw, at, end, sha256):
+            return
+        yield kind, raw[at + _SECTION.size : end]
         at = end + _CRC.size
-    return None
 
 
 def _size_without_sections(head: bytes) -> int:

@@ -125,7 +125,9 @@ def _find_cursor(partition: ArchivePartition, reached: Seq) -> tuple[Seq, SeqRan
         if file.kind is FileKind.OPEN and (last := find_end(partition, file)) >= file.first
     ]
     covering.sort()
-    cursor = find_cursor(covering, partition.identity.kept_from)
+    # Read again: what retention has deleted meanwhile is not missing.
+    kept_from = (read_identity(partition.folder) or partition.identity).kept_from
+    cursor = find_cursor(covering, kept_from)
     highest = max([reached, *(file.last for file in covering)])
     return cursor, next(find_holes(covering, Seq(cursor + 1), highest), None)
 

@@ -35,8 +35,10 @@ def main(root: str, partition: str) -> None:
         try:
             answer = render_page(_read(folder, json.loads(line)))
         except FAILURES as error:
-            # Its message could quote what was asked for.
-            answer = json.dumps({"error": type(error).__name__, "bytes": 0}).encode() + b"\n"
+            # Its message could quote what was asked for. That of damage names the file.
+            detail = f": {error}" if isinstance(error, ArchiveDamaged) else ""
+            problem = type(error).__name__ + detail
+            answer = json.dumps({"error": problem, "bytes": 0}).encode() + b"\n"
         sys.stdout.buffer.write(answer)
         sys.stdout.buffer.flush()
 

@@ -14,6 +14,7 @@ from busyapi.archive import paths
 from busyapi.archive.archived_usage import parse_line, read_heads
 from busyapi.archive.compression import read_content_size
 from busyapi.archive.format import BlockHeader, SegmentIndex, SegmentSummary
+from busyapi.archive.index_file import has_valid_sections
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange, intersect
 from busyapi.archive.reader import (
@@ -154,14 +155,22 @@ class SegmentCheck:
             self.lacks_index = not index.exists()
             if self.lacks_index:
                 return
-        summary = read_summary(self._fd, self._partition.folder, self._file)
+        self._check_summary(name)
+
+    def _check_summary(self, name: str) -> None:
+        """Check the footer or the index, as it is named in a report."""
+        folder, file = self._partition.folder, self._file
+        summary = read_summary(self._fd, folder, file)
         if summary is None:
             self._report_file_damage(f"its {name} is damaged, or that of another file")
             return
+        if summary.format > 1 and not has_valid_sections(folder, file):
+            self._report_file_damage(
+                "its index has a damaged section: busyapi archive upgrade writes it again"
+            )
         if not verify_sha256(self._fd, summary):
             self._report_file_damage("its SHA-256 does not match")
-        owner = self._partition.identity.owner_at(self._file.first)
-        if not matches_file(summary, self._file, owner):
+        if not matches_file(summary, file, self._partition.identity.owner_at(file.first)):
             self._report_file_damage(f"its {name} belongs to another file")
         if not self._matches_blocks(summary):
             self._report_file_damage(f"its {name} does not match its blocks")

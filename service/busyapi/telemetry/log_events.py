@@ -283,7 +283,7 @@ EVENTS = (
         "query_failed",
         "warning",
         ("error", "request_id"),
-        "the archive could not be read for a list: a file is damaged, or the reader ended or hangs",
+        "no list from the archive: the file in `error` is damaged, or the reader ended or hangs",
         "for ArchiveDamaged, the runbook of BusyapiArchiveDamaged",
     ),
     *AUDIT_EVENTS,

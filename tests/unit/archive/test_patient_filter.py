@@ -203,3 +203,27 @@ def test_a_second_reader_finds_the_filter_as_documented(root: Path) -> None:
         for word in words:
             bit = word % (8 * length)
             assert bits[bit // 8] >> bit % 8 & 1
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "add"])
+def test_verify_names_an_index_whose_filter_is_damaged(
+    root: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    assert run_archive(root, "upgrade") == 0
+    assert run_archive(root, "verify") == 0
+    index = sorted(root.rglob("_usages-*.index"))[1]
+    data = bytearray(index.read_bytes())
+    if change == "flip":
+        data[-6] ^= 1
+    elif change == "cut":
+        del data[-2:]
+    else:
+        data += b"\0"
+    index.write_bytes(data)
+    capsys.readouterr()
+    assert run_archive(root, "verify") == 1
+    printed = capsys.readouterr().out
+    assert index.name.removeprefix("_").removesuffix(".index") in printed
+    assert "damaged section" in printed
+    assert run_archive(root, "upgrade") == 0
+    assert run_archive(root, "verify") == 0
