@@ -178,7 +178,7 @@ async def test_no_process_is_started_while_the_last_one_hangs(
         assert reader._process is None
     await asyncio.wait_for(reader.close(), 1)
     hanging.kill()
-    monkeypatch.undo()
+    monkeypatch.setattr(page_reader, "MAX_SECONDS", PATIENCE_SECONDS)
     assert await read_seqs(reader) == [3, 10, 17, 24]
 
 
@@ -190,4 +190,4 @@ async def test_process_ends_when_idle_also_after_a_query_that_failed(
         with contextlib.suppress(PageFailed):
             await reader.read(QUERY | changes)
         assert reader._process
-        await asyncio.wait_for(reader._process.wait(), 2)
+        await asyncio.wait_for(reader._process.wait(), 20)
