@@ -12,6 +12,7 @@ from typing import Any
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
+from e2e import environment, images
 from e2e.kube import is_ready, is_terminating, wait_for
 from e2e.machine import can_switch_off, switch_off_node
 from e2e.measure import Figures, ScenarioFailed, require_none_failed, require_short_outage
@@ -30,6 +31,7 @@ PLANNED_SECONDS = 7.0
 """Usually one. But a Sentinel may promote the other server before the primary's FAILOVER ends."""
 AWAY_SECONDS = 60.0
 SERVERS = 3
+OTHER_TAG = "8.1.1"
 WHO_SCRIPT = ". /etc/valkey/tier.sh; for s in $HOSTNAME $(others); do ask_sentinel $s; done"
 SMALL: dict[str, Any] = {
     "autoscaling": {"enabled": False},
@@ -166,10 +168,14 @@ def lose_volume(release: Release, report: Report) -> None:
 
 
 def roll_servers(release: Release, report: Report) -> None:
-    """Replace each pod by an upgrade, one after the other."""
-    with disturb(release, report, "all Valkey pods replaced by an upgrade", require_handover):
-        annotations = {"example.org/roll": str(int(time.time()))}
-        release.upgrade({"valkey": {"podAnnotations": annotations}})
+    """Replace Valkey's image, in one pod after the other."""
+    image = f"{environment.valkey_image().rpartition(':')[0]}:{OTHER_TAG}"
+    images.build_valkey(release.target, image, present=release.kube.has_image(image))
+    with disturb(release, report, "Valkey's image replaced by an upgrade", require_handover):
+        release.upgrade({"valkey": {"image": {"tag": OTHER_TAG}}})
+    used = {pod.spec.containers[0].image for pod in release.kube.pods("valkey")}
+    if used != {image}:
+        raise ScenarioFailed(f"the pods run {used}")
 
 
 def drain_nodes(release: Release, report: Report) -> None:
