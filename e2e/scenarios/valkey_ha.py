@@ -193,7 +193,8 @@ def drain_nodes(release: Release, report: Report) -> None:
 
 def rotate_passwords(release: Release, report: Report) -> None:
     """Rotate the passwords: all pods restart twice."""
-    operations.rotate_passwords(release, report, check=require_handover)
+    with report.prefixed("three Valkey servers: "):
+        operations.rotate_passwords(release, report, check=require_handover)
 
 
 def lose_node(release: Release, report: Report) -> None:
