@@ -14,7 +14,7 @@ from pathlib import Path
 from busyapi.archive import paths
 from busyapi.errors import ArchiveLocked, ArchiveTakenOver
 
-NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """Errors of file systems without flock."""
 _MAX_TRIES = 10
 
@@ -70,16 +70,30 @@ class FolderLock:
 
     def _flock(self, fd: int) -> None:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            reason = try_flock(fd)
         except BlockingIOError:
             raise ArchiveLocked(f"another process writes {self.path.parent}") from None
-        except OSError as error:
-            if error.errno not in NO_FLOCK:
-                raise
+        if reason:
             self.warning = (
-                f"{self.path} cannot be locked: {os.strerror(error.errno or 0)}; only the lease in"
-                " Redis and the check of the open segment keep a second flusher out"
+                f"{self.path} cannot be locked: {reason}; only the lease in Redis and the check of"
+                " the open segment keep a second flusher out"
             )
+
+
+def try_flock(fd: int) -> str:
+    """Lock a file without waiting; return why its file system has no flock, or "".
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        OSError: the disk does not answer.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_FLOCK:
+            raise
+        return os.strerror(error.errno or 0)
+    return ""
 
 
 def lock_exclusively(folder: Path) -> FolderLock:

@@ -5,7 +5,6 @@ a flusher may set them aside. A downgrade needs the folder for itself.
 """
 
 import argparse
-import fcntl
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from busyapi.archive.convert import (
 from busyapi.archive.format_version import NEWEST_FORMAT
 from busyapi.archive.fsync import translate_full_volume
 from busyapi.archive.identity import Identity
-from busyapi.archive.lock import NO_FLOCK, lock_exclusively
+from busyapi.archive.lock import lock_exclusively, try_flock
 from busyapi.archive.paths import FileKind
 from busyapi.archive.recovery import CHECKED_SEGMENTS
 from busyapi.archive_cli.accept_loss import recover_for_command
@@ -231,18 +230,11 @@ def _exclude_other_conversions(folder: Path) -> Iterator[None]:
     """
     fd = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o640)
     try:
-        _lock_conversions(fd, folder)
+        try:
+            # Without flock, two conversions only disturb each other: no copy has another's name.
+            try_flock(fd)
+        except BlockingIOError:
+            raise ArchiveLocked(f"another conversion is running in {folder}") from None
         yield
     finally:
         os.close(fd)
-
-
-def _lock_conversions(fd: int, folder: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ArchiveLocked(f"another conversion is running in {folder}") from None
-    except OSError as error:
-        # Without flock, two conversions only disturb each other: no copy has the name of another.
-        if error.errno not in NO_FLOCK:
-            raise

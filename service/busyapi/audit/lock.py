@@ -3,14 +3,13 @@
 It is held for one append only, so that commands can record what they export beside a flusher.
 """
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from busyapi.archive.lock import NO_FLOCK
+from busyapi.archive.lock import try_flock
 from busyapi.archive.paths import LOCK_NAME
 from busyapi.audit.files import give_to_owner
 from busyapi.errors import ArchiveLocked
@@ -40,15 +39,11 @@ def _acquire(fd: int, folder: Path) -> None:
     end = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Without flock, two writers at once break the chain, which `audit verify` reports.
+            try_flock(fd)
         except BlockingIOError:
             if time.monotonic() > end:
                 raise ArchiveLocked(f"another process writes {folder}") from None
             time.sleep(_POLL_SECONDS)
-        except OSError as error:
-            if error.errno not in NO_FLOCK:
-                raise
-            # Two writers at the same time would break the chain, which `audit verify` reports.
-            return
         else:
             return
