@@ -11,6 +11,7 @@ from busyapi.api.page_cursor import parse_cursor
 from busyapi.decode.usage_match import is_patient, patient_patterns
 from busyapi.ids import Seq
 from busyapi.usage_json import MAX_RECEIVED_MS, format_received_at
+from busyapi.web.head import BAD_PERCENT
 from busyapi.web.internal_headers import PATIENT_PLACE
 from busyapi.web.problems import Problem
 
@@ -20,7 +21,6 @@ _TIME = re.compile(
     r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d))?", re.ASCII | re.IGNORECASE
 )
 _NUMBER = re.compile(r"[1-9]\d{0,3}", re.ASCII)
-_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _NOT_ENCODED = "A parameter is not UTF-8 with percent-encoding."
 
 
@@ -105,7 +105,7 @@ def parse_query(text: str, bound_patient: str | None) -> UsageQuery:
 
 
 def _parse_names(text: str) -> dict[str, str]:
-    if _BAD_ESCAPE.search(text):
+    if BAD_PERCENT.search(text):
         # `parse_qsl` would take it for text.
         raise _invalid(_NOT_ENCODED)
     try:

@@ -22,7 +22,8 @@ _NEVER = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 """Bytes that no head has: control characters, and a CR or LF on its own."""
 
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+;=%-]*+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+"""A percent sign that begins no escape (RFC 3986, section 2.1)."""
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]+)([^#]*)")
 _ORIGIN = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _NON_ASCII = re.compile(rb"[\x80-\xff]")
@@ -63,7 +64,7 @@ def is_authority(text: str) -> bool:
     """Return whether a text is `host` or `host:port` (RFC 3986, section 3.2, without a user)."""
     if _AUTHORITY.fullmatch(text) is None:
         return False
-    return "%" not in text or _BAD_PERCENT.search(text) is None
+    return "%" not in text or BAD_PERCENT.search(text) is None
 
 
 def parse_head(raw: bytes) -> Head:
