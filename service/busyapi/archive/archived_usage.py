@@ -7,24 +7,13 @@ for a third of the cost, but not whether their numbers are doubles.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from busyapi.errors import ArchiveDamaged
 from busyapi.json_float import parse_float
 from busyapi.stamp import count_stamped_lines, split_archived_stamp
-
-
-class ArchivedUsage(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """The content of a line."""
-
-    id: int
-    received_at: str
-    usage: dict[str, Any]
-    writer: str | None = None
-    """The digest of the credential that posted the usage; None if the usage has no stamp."""
-    tenant: str | None = None
 
 
 class NamedMembers(msgspec.Struct, gc=False, rename="camel"):
@@ -35,28 +24,27 @@ class NamedMembers(msgspec.Struct, gc=False, rename="camel"):
     medication: Any = None
 
 
-class UsageRow(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"):
-    """A line, without the further members of its usage."""
-
-    id: int
-    received_at: str
-    usage: NamedMembers
-    writer: str | None = None
-    tenant: str | None = None
-
-
 class _AnyUsage(msgspec.Struct, gc=False):
     """Any JSON object: the parser checks it, and keeps nothing."""
 
 
-class LineHead(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"):
-    """A line without its usage."""
+Usage = TypeVar("Usage")
+
+
+class _Line(msgspec.Struct, Generic[Usage], gc=False, forbid_unknown_fields=True, rename="camel"):
+    """The content of a line, with what its reader needs of the usage."""
 
     id: int
     received_at: str
-    usage: _AnyUsage
+    usage: Usage
     writer: str | None = None
+    """The digest of the credential that posted the usage; None if the usage has no stamp."""
     tenant: str | None = None
+
+
+ArchivedUsage = _Line[dict[str, Any]]
+UsageRow = _Line[NamedMembers]
+LineHead = _Line[_AnyUsage]
 
 
 class _RawMembers(msgspec.Struct, gc=False):
