@@ -82,14 +82,18 @@ def plan_increment(partitions: Sequence[ArchivePartition], after: Position) -> I
         number = partition.identity.partition
         # Read the mark first: what it covers was on disk before the files are listed.
         reached = high_water.read_mark(partition.folder, partition.identity.archive_id)
-        last = _find_seq(partition, after.get(number))
-        cursor, hole = _find_cursor(partition, reached)
-        if hole:
+        last, covering = _find_seq(partition, after.get(number)), _list_covering(partition)
+        # Read again, after the files. What retention has deleted meanwhile is not missing, and the
+        # flusher may have widened the stride, before the seqs of the wider one.
+        current = read_identity(partition.folder) or partition.identity
+        # Usages may still come for a seq in no file: its flusher stopped between two steps, or an
+        # operator copies it back.
+        cursor = find_cursor(covering, current.kept_from)
+        highest = max([reached, *(file.last for file in covering)])
+        if hole := next(find_holes(covering, Seq(cursor + 1), highest), None):
             missing.append(partition.describe_ids(hole))
         seqs[number] = SeqRange(Seq(last + 1), cursor)
         if cursor > last:
-            # Read again: its flusher may have widened the stride, before the seqs of the wider one.
-            current = read_identity(partition.folder) or partition.identity
             through[number] = current.id_of(cursor)
     if unknown := sorted(after.keys() - seqs.keys()):
         raise CannotIncrement(
@@ -111,25 +115,16 @@ def _find_seq(partition: ArchivePartition, usage_id: int | None) -> Seq:
     return seq
 
 
-def _find_cursor(partition: ArchivePartition, reached: Seq) -> tuple[Seq, SeqRange | None]:
-    """Return the last seq before the first one that no file holds, and what is missing after it.
-
-    Usages may still come for a seq in no file: its flusher stopped between two steps, or an
-    operator copies it back. `reached` is the high-water mark.
-    """
+def _list_covering(partition: ArchivePartition) -> list[ArchiveFile]:
+    """Return the files that hold seqs, in order; an open segment ends at its complete blocks."""
     files = partition.list_files().files
     covering = [file for file in files if file.kind in COVERING_KINDS]
     covering += [
-        file._replace(last=last, kind=FileKind.SEGMENT)
+        file._replace(kind=FileKind.SEGMENT, last=last)
         for file in files
         if file.kind is FileKind.OPEN and (last := find_end(partition, file)) >= file.first
     ]
-    covering.sort()
-    # Read again: what retention has deleted meanwhile is not missing.
-    kept_from = (read_identity(partition.folder) or partition.identity).kept_from
-    cursor = find_cursor(covering, kept_from)
-    highest = max([reached, *(file.last for file in covering)])
-    return cursor, next(find_holes(covering, Seq(cursor + 1), highest), None)
+    return sorted(covering)
 
 
 def find_end(partition: ArchivePartition, file: ArchiveFile) -> Seq:
