@@ -162,7 +162,7 @@ class ArchiveLookup:
             block = next(blocks, None)
         else:
             block = _read_indexed(fd, summary, seq)
-            if block is None and summary.format > 1:  # perhaps only the index is wrong
+            if block is None and summary.format > 1:  # the index may be what is wrong
                 summary = self._blocks(file, inode)
                 block = _read_indexed(fd, summary, seq) if summary else None
         if block is None:

@@ -51,18 +51,25 @@ def register(warehouse: Path, newest: str) -> Table:
     return catalog.register_table("busyapi.usages", newest)
 
 
+def commit_past_backup(root: Path, warehouse: Path) -> tuple[LakeTable, Path]:
+    """Commit four times; return a table that was opened meanwhile, and the catalog as it was."""
+    running, backup = open_lake(warehouse), warehouse.with_name("backup")
+    for number in range(4):
+        grow(root, 3)
+        run_turn(root, warehouse, tidies=False)
+        if number == 1:
+            running.load()
+            shutil.copy(warehouse / "catalog.db", backup)
+    return running, backup
+
+
 @pytest.mark.parametrize("is_lost", [True, False], ids=["lost", "restored"])
 def test_behind_an_old_catalog_nothing_is_written_or_deleted_until_the_newest_table_is_registered(
     place: tuple[Path, Path], *, is_lost: bool
 ) -> None:
     root, warehouse = place
-    catalog, backup = warehouse / "catalog.db", warehouse.with_name("backup")
-    running = open_lake(warehouse)
-    for number in range(4):
-        grow(root, 3)
-        run_turn(root, warehouse, tidies=False)
-        if number == 1:
-            shutil.copy(catalog, backup)
+    catalog = warehouse / "catalog.db"
+    running, backup = commit_past_backup(root, warehouse)
     newest = running.load().metadata_location
     data = find_data(warehouse)
     catalog.unlink() if is_lost else shutil.copy(backup, catalog)
@@ -80,16 +87,9 @@ def test_a_process_that_runs_while_its_catalog_is_restored_sweeps_nothing(
     place: tuple[Path, Path],
 ) -> None:
     root, warehouse = place
-    catalog, backup = warehouse / "catalog.db", warehouse.with_name("backup")
-    running = open_lake(warehouse)
-    for number in range(4):
-        grow(root, 3)
-        run_turn(root, warehouse, tidies=False)
-        if number == 1:
-            running.load()
-            backup.write_bytes(catalog.read_bytes())
+    running, backup = commit_past_backup(root, warehouse)
     data = find_data(warehouse)
-    catalog.write_bytes(backup.read_bytes())
+    shutil.copy(backup, warehouse / "catalog.db")
     with pytest.raises(WrongTable, match="was the catalog lost"):
         sweep(running)
     assert find_data(warehouse) == data
