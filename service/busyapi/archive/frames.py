@@ -6,13 +6,14 @@ checksum protects its content, and its lines say which seqs it holds and when th
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from zlib import crc32
 
 from busyapi.archive.compression import decompress, decompress_beginning, parse_frame_header
 from busyapi.archive.format import BlockHeader
+from busyapi.archive.ranges import SeqRange
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import Seq
 from busyapi.strides import IdScheme
@@ -62,10 +63,17 @@ class LineSummary(NamedTuple):
     latest_ms: int
 
 
-def read_frame_at(fd: int, offset: int, end: int, ids: IdScheme) -> Frame | None:
+Summarize = Callable[[bytes, IdScheme], LineSummary | None]
+"""Returns what the lines of a frame state; None if they are not lines of this partition."""
+
+
+def read_frame_at(
+    fd: int, offset: int, end: int, ids: IdScheme, summarize: Summarize | None = None
+) -> Frame | None:
     """Read the frame at an offset, up to `end`; None if no complete and valid one is there.
 
-    A frame with anything but consecutive lines of this partition is not valid.
+    A frame with anything but consecutive lines of this partition is not valid: `summarize`, or
+    `summarize_lines`, decides.
     """
     try:
         extent = _measure(fd, offset, end)
@@ -77,7 +85,7 @@ def read_frame_at(fd: int, offset: int, end: int, ids: IdScheme) -> Frame | None
         content = decompress(data)
     except ArchiveDamaged:
         return None
-    lines = summarize_lines(content, ids)
+    lines = (summarize or summarize_lines)(content, ids)
     if lines is None:
         return None
     header = BlockHeader(
@@ -137,22 +145,31 @@ def find_next_frame(fd: int, offset: int) -> int | None:
 
 def summarize_lines(content: bytes, ids: IdScheme) -> LineSummary | None:
     """Return what the lines of a frame state; None if they are not consecutive lines."""
-    lines = content.split(b"\n")
-    if lines.pop() or not lines:
+    seqs = find_seqs(content, ids)
+    if seqs is None:
         return None
-    ends = [_LINE.match(lines[at]) for at in (0, -1)]
-    first, last = (ids.find_seq(int(end[1])) if end else None for end in ends)
-    if first is None or last is None or last - first + 1 != len(lines):
-        return None
-    if ids.owner_at(first) != ids.owner_at(last):
-        return None
-    times = _received_times(lines)
+    first, last = seqs
+    times = _received_times(content.split(b"\n")[:-1])
     if not times or not all(map(_TIME.fullmatch, times)):
         return None
     try:
         return LineSummary(first, last, _parse_ms(min(times)), _parse_ms(max(times)))
     except ValueError:  # the form of a time, but no time
         return None
+
+
+def find_seqs(content: bytes, ids: IdScheme) -> SeqRange | None:
+    """Return the seqs of a frame's lines by the first and the last of them and their number.
+
+    Return None if they are not lines of this partition.
+    """
+    if not content.endswith(b"\n"):
+        return None
+    ends = [_LINE.match(content, at) for at in (0, content.rfind(b"\n", 0, -1) + 1)]
+    first, last = (ids.find_seq(int(end[1])) if end else None for end in ends)
+    if first is None or last is None or last - first + 1 != content.count(b"\n"):
+        return None
+    return SeqRange(first, last) if ids.owner_at(first) == ids.owner_at(last) else None
 
 
 def _received_times(lines: Sequence[bytes]) -> set[bytes]:

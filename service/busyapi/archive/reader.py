@@ -25,7 +25,10 @@ from busyapi.archive.format import (
 )
 from busyapi.archive.frames import (
     FRAME_MAGIC,
+    LineSummary,
+    Summarize,
     find_next_frame,
+    find_seqs,
     read_checksums,
     read_frame_at,
 )
@@ -49,7 +52,7 @@ class Block(NamedTuple):
     size: int
     """Bytes in the file, in format 1 with the header."""
     content: bytes = b""
-    """The lines, if they were decompressed already."""
+    """The lines, if they were decompressed and counted already."""
 
     @property
     def end(self) -> int:
@@ -66,7 +69,9 @@ class Block(NamedTuple):
         Raises:
             ArchiveDamaged: the number of lines differs from its header.
         """
-        lines = self.content or decompress(self.data)
+        if self.content:
+            return self.content
+        lines = decompress(self.data)
         count = self.header.last - self.header.first + 1
         if not lines.endswith(b"\n") or lines.count(b"\n") != count:
             raise ArchiveDamaged(
@@ -116,9 +121,11 @@ def read_block_at(fd: int, offset: int) -> Block | None:
     return Block(offset, header, data, BLOCK_SIZE + header.length)
 
 
-def read_frame_block(fd: int, offset: int, end: int, ids: IdScheme) -> Block | None:
+def read_frame_block(
+    fd: int, offset: int, end: int, ids: IdScheme, summarize: Summarize | None = None
+) -> Block | None:
     """Read the block of format 2 at an offset; None if no complete and valid block is there."""
-    frame = read_frame_at(fd, offset, end, ids)
+    frame = read_frame_at(fd, offset, end, ids, summarize)
     return (
         Block(offset, frame.header, frame.data, len(frame.data), frame.content) if frame else None
     )
@@ -127,13 +134,19 @@ def read_frame_block(fd: int, offset: int, end: int, ids: IdScheme) -> Block | N
 def read_indexed_block(fd: int, summary: SegmentSummary, entry: IndexEntry) -> Block | None:
     """Read the block of an entry; None if it is damaged, or is not what the entry states.
 
-    An index is never trusted: the block itself must hold the seqs.
+    An index is never trusted: the block itself must hold the seqs. Only the times are taken from
+    it: by them, readers have chosen the block already.
     """
+
+    def summarize(content: bytes, ids: IdScheme) -> LineSummary | None:
+        seqs = find_seqs(content, ids)
+        return LineSummary(*seqs, entry.earliest_ms, entry.latest_ms) if seqs else None
+
     if summary.format == 1:
         block = read_block_at(fd, entry.offset)
     else:
         ids = IdScheme.fixed(summary.partition, summary.stride)
-        block = read_frame_block(fd, entry.offset, summary.end_of(entry), ids)
+        block = read_frame_block(fd, entry.offset, summary.end_of(entry), ids, summarize)
     if block and (block.header.first, block.header.last) == (entry.first, entry.last):
         return block
     return None
@@ -158,14 +171,18 @@ def read_block_again(fd: int, block: Block, name: str) -> Block:
 
 
 def scan_blocks(
-    fd: int, ids: IdScheme, known: Mapping[int, BlockHeader] = MappingProxyType({})
+    fd: int,
+    ids: IdScheme,
+    known: Mapping[int, BlockHeader] = MappingProxyType({}),
+    summarize: Summarize | None = None,
 ) -> Iterator[Block]:
     """Yield every valid block in a file, including those after damage.
 
     If a block does not begin where the previous one ends, the bytes between them are damage. The
     last block is followed by a footer (format 1), a torn block, or nothing. `ids` says which lines
     belong to the file; blocks of format 1 state it themselves. A frame at an offset of `known` that
-    has the checksum stated there is not decompressed.
+    has the checksum stated there is not decompressed. `summarize` decides whether a frame has lines
+    of the file, instead of `summarize_lines`.
     """
     # The end stays fixed: a block that is being written now must not look like damage because a
     # later block follows it.
@@ -174,7 +191,8 @@ def scan_blocks(
     offset: int | None = 0
     while offset is not None and offset < end:
         if is_framed:
-            block = _read_known_frame(fd, offset, known) or read_frame_block(fd, offset, end, ids)
+            block = _read_known_frame(fd, offset, known)
+            block = block or read_frame_block(fd, offset, end, ids, summarize)
         else:
             block = read_block_at(fd, offset)
         if block and block.end <= end:

@@ -31,6 +31,7 @@ _CUTS = [
 _COLUMNS = ["head", "timestamp", "medication", "stamp"]
 _TIME_LENGTH = len("2026-11-23T19:12:00.123Z")
 _WRITER_LENGTH = 16
+_SAMPLE_BYTES = 1 << 13
 _END = 1 << 30
 """Slices end here: without an end, binary_slice of pyarrow 26 fails."""
 _NUMBER = "^-?[0-9]{1,15}$"
@@ -39,20 +40,28 @@ _STAMP = r'^w{11}[\w-]{16}"(?:,"tenant":"[^"]+")?\}$'
 
 def read_plain_lines(lines: bytes) -> tuple[LineColumns | None, bytes]:
     """Return the columns of the plain lines, None if there is none, and all other lines."""
-    count = lines.count(b"\n")
     digits = _count_digits(lines)
-    if not digits or lines.count(_PATIENT) * 2 < count or b"\x01" in lines:
+    if not digits or not _is_usual(lines, _PATIENT) or b"\x01" in lines:
         return None, lines
+    is_stamped = _is_usual(lines, _WRITER)
     others: list[bytes] = []
     if b"\\" in lines:
         others = list(cut_lines(lines, find_all(lines, [b"\\"])))
         lines = _remove(lines, others)
-    is_stamped = lines.count(_WRITER) * 2 >= count
     try:
         table = _cut_columns(lines, others, is_stamped=is_stamped)
         return _read_columns(table, others, digits, is_stamped=is_stamped), b"".join(others)
     except pa.ArrowInvalid:  # not a line of the archive: the parser raises the right error
         return None, b"".join([lines, *others])
+
+
+def _is_usual(lines: bytes, marker: bytes) -> bool:
+    """Return whether most of the first lines have a marker. A wrong guess only takes longer.
+
+    To search all lines for it takes a tenth of the time of everything else here.
+    """
+    sample = lines[:_SAMPLE_BYTES]
+    return sample.count(marker) * 2 >= sample.count(b"\n")
 
 
 def _count_digits(lines: bytes) -> int:
@@ -159,7 +168,9 @@ def _is_value(values: pa.Array) -> pa.Array:
     )
     if pc.all(is_text).as_py():
         return is_text
-    return pc.or_(is_text, pc.match_substring_regex(values, _NUMBER))
+    others = pc.invert(is_text)
+    are_numbers = pc.match_substring_regex(values.filter(others), _NUMBER)
+    return pc.replace_with_mask(is_text, others, are_numbers)
 
 
 def _restore(table: pa.Table) -> Iterable[bytes]:

@@ -84,9 +84,11 @@ def select_from_block(part: SelectedBlock, query: Query, times: BlockTimes) -> b
     """
     header = part.block.header
     lines = part.block.read_span(part.span)
-    if not query.covers_block(header.earliest_ms, header.latest_ms):
+    if query.covers_block(header.earliest_ms, header.latest_ms):
+        times.lines_in_time += part.span.last - part.span.first + 1
+    else:
         lines = query.select_received(lines)
-    times.lines_in_time += lines.count(b"\n")
+        times.lines_in_time += lines.count(b"\n")
     return query.select_content(lines) if query.has_content_conditions else lines
 
 

@@ -143,8 +143,7 @@ class Selection:
         self._expired: list[str] = []
         self.has_errors = False
         """Whether something could not be read; it was printed and skipped."""
-        self.count = 0
-        """Usages that were read."""
+        self._has_lines = False
         self._ends: dict[int, Seq] | None = None
         after = getattr(options, "after_id", None)
         self.increment = None if after is None else self._plan_increment(after)
@@ -190,9 +189,9 @@ class Selection:
                 if status.partition:
                     self._note_retention(status.partition)
                     for lines in self._select_lines(status.partition, report, progress.advance):
-                        self.count += lines.count(b"\n")
+                        self._has_lines = True
                         yield SelectedLines(status.number, lines)
-        if not self.count:
+        if not self._has_lines:
             print_error(f"0 usages matched: {self._explain()}")
 
     def _select_lines(
