@@ -22,7 +22,7 @@ from busyapi.lake.table import LakeTable, list_files
 
 TARGET_BYTES = 64 << 20
 """A file of this size is not merged again."""
-MAX_INPUTS = 16
+MAX_INPUTS = 32
 """Files that are merged at a time: each one has rows in memory."""
 INPUT_ROWS = 1 << 14
 """Rows of each file that are in memory at a time; fewer, if they are long."""

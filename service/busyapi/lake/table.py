@@ -26,7 +26,9 @@ from pyiceberg.exceptions import (
 )
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.manifest import DataFile
-from pyiceberg.table import Table
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.update import TableUpdate
 
 from busyapi.archive.fsync import make_folder
 from busyapi.failpoints import failpoint
@@ -119,7 +121,7 @@ class LakeTable:
             properties = encode_positions({**current, **after})
             failpoint("lake-before-commit")
             with suppress(CommitFailedException):
-                change = table.transaction()
+                change = _Change(table)
                 with change.update_snapshot(properties).merge_append() as snapshot:
                     for file in files:
                         snapshot.append_data_file(file)
@@ -142,7 +144,7 @@ class LakeTable:
             properties = encode_positions(read_positions(table))
             failpoint("lake-before-replace")
             with suppress(CommitFailedException, ValidationException):
-                change = table.transaction()
+                change = _Change(table)
                 with change.update_snapshot(properties).overwrite() as snapshot:
                     for file in old:
                         snapshot.delete_data_file(file)
@@ -151,6 +153,25 @@ class LakeTable:
                 failpoint("lake-after-replace")
                 return True
         return False
+
+
+class _Change(Transaction):
+    """A transaction that computes the table's metadata once after each change to it.
+
+    pyiceberg copies all snapshots whenever a step of a commit asks for the metadata, which they do
+    20 times. With the snapshots of a day, a commit would take many seconds.
+    """
+
+    _computed: tuple[TableMetadata, tuple[TableUpdate, ...], TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        base, updates = self._table.metadata, self._updates
+        if (known := self._computed) and known[0] is base and known[1] is updates:
+            return known[2]
+        computed = super().table_metadata
+        self._computed = base, updates, computed
+        return computed
 
 
 def _try_often(written_at: float) -> Iterator[None]:
