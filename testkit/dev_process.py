@@ -41,6 +41,7 @@ class Dev(Child):
                 **environment_without_settings(),
                 "BUSYAPI_METRICS_PORT": str(self.metrics_port),
                 "BUSYAPI_FLUSHER_PORT": str(reserve_port()),
+                "BUSYAPI_LAKE_METRICS_PORT": str(reserve_port()),
                 **(settings or {}),
             },
         )

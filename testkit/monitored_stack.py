@@ -6,9 +6,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from testkit.lake_process import LakeProcess
 from testkit.load import Load
 from testkit.processes import Flusher, Stack
-from testkit.prometheus import Prometheus
+from testkit.prometheus import Prometheus, Targets
 from testkit.proxy import Proxy
 from testkit.replicated import UNPROMOTABLE
 from testkit.servers import Server
@@ -71,7 +72,7 @@ def run_monitored_stack(
     /,
     **settings: str,
 ) -> Iterator[MonitoredStack]:
-    """Run all parts."""
+    """Run all parts, also `busyapi lake` if the settings have a warehouse."""
     with ExitStack() as parts:
         stack_folder = folder / "stack"
         parts.enter_context(mount_small_volume(stack_folder / "archive", size))
@@ -84,5 +85,9 @@ def run_monitored_stack(
         proxy = parts.enter_context(Proxy(server.port))
         settings = {"BUSYAPI_REDIS_URL": proxy.url, **settings}
         stack = parts.enter_context(Stack(stack_folder, server, settings=settings))
-        prometheus = Prometheus(folder / "prometheus", stack, rules)
+        lakes = []
+        if "BUSYAPI_LAKE_WAREHOUSE" in settings:
+            lakes.append(parts.enter_context(LakeProcess(folder, stack.archive, settings)))
+        targets = Targets([*stack.processes, *lakes])
+        prometheus = Prometheus(folder / "prometheus", targets, rules)
         yield MonitoredStack(server, proxy, stack, parts.enter_context(prometheus), copies)

@@ -1,9 +1,9 @@
 """A real Prometheus that scrapes a stack every second and evaluates the chart's rules."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 import yaml
@@ -11,7 +11,7 @@ import yaml
 from testkit.child_process import Child
 from testkit.http1 import fetch
 from testkit.ports import reserve_port
-from testkit.processes import Api, Process, Stack
+from testkit.processes import Api, Process
 from testkit.waiting import wait_until
 
 PROGRAM = Path("/usr/bin/prometheus")
@@ -53,10 +53,26 @@ class Sample(NamedTuple):
     value: float
 
 
+class Scraped(Protocol):
+    """A `Stack`, or other processes to scrape."""
+
+    @property
+    def processes(self) -> Sequence[Process]:
+        """All processes."""
+
+
+class Targets(NamedTuple):
+    """Processes that are scraped without a stack, or beside one."""
+
+    processes: Sequence[Process]
+
+
 class Prometheus(Child):
     """One server on a reserved port, with its data in a folder."""
 
-    def __init__(self, folder: Path, stack: Stack, rules: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, scraped: Scraped, rules: Mapping[str, Any] | None = None
+    ) -> None:
         if not PROGRAM.exists():
             raise RuntimeError(f"{PROGRAM} is missing: run .ci/system-packages")
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +80,7 @@ class Prometheus(Child):
         config = folder / "prometheus.yml"
         paths = ["rules.yml"] if rules else []
         (folder / "rules.yml").write_text(yaml.safe_dump(dict(rules or {"groups": []})))
-        config.write_text(yaml.safe_dump({**make_scrape_config(stack), "rule_files": paths}))
+        config.write_text(yaml.safe_dump({**make_scrape_config(scraped), "rule_files": paths}))
         super().__init__(
             [
                 PROGRAM,
@@ -161,21 +177,21 @@ class Prometheus(Child):
         return json.dumps(list(states))
 
 
-def make_scrape_config(stack: Stack) -> dict[str, Any]:
+def make_scrape_config(scraped: Scraped) -> dict[str, Any]:
     """Return a configuration that matches the chart's monitors on a cluster."""
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "scrape_configs": [
             {
                 "job_name": "busyapi",
-                "static_configs": list(_targets(stack)),
+                "static_configs": list(_targets(scraped)),
             }
         ],
     }
 
 
-def _targets(stack: Stack) -> Iterator[dict[str, Any]]:
-    for process in stack.processes:
+def _targets(scraped: Scraped) -> Iterator[dict[str, Any]]:
+    for process in scraped.processes:
         yield {
             "targets": [f"127.0.0.1:{process.scrape_port}"],
             "labels": make_target_labels(process),
@@ -184,6 +200,7 @@ def _targets(stack: Stack) -> Iterator[dict[str, Any]]:
 
 def make_target_labels(process: Process) -> dict[str, str]:
     """Return the labels of a target."""
+    # On a cluster the lake is in the pod of a flusher.
     role = "api" if isinstance(process, Api) else "flusher"
     return {
         "namespace": NAMESPACE,

@@ -2,6 +2,7 @@
 
 from charts.dashboards.archiving import ARCHIVE, FLUSH
 from charts.dashboards.board import Dashboard, Row
+from charts.dashboards.lake import LAKE
 from charts.dashboards.panels import GREEN, LOWEST, RED, YELLOW, Heatmap, Lines, Number, Query
 from charts.dashboards.queries import (
     BACKLOG,
@@ -329,6 +330,6 @@ BUFFER = Row(
 
 DATA_PATH = Dashboard(
     "Data path",
-    "Group commit, the buffer in Redis, the flusher and the archive, step by step.",
-    [COMMIT, BUFFER, FLUSH, ARCHIVE],
+    "Group commit, the buffer in Redis, the flusher, the archive and the lake, step by step.",
+    [COMMIT, BUFFER, FLUSH, ARCHIVE, LAKE],
 )

@@ -495,6 +495,14 @@ class Settings:
         "for `busyapi lake`: how often it looks for finished segments",
         minimum=0.1,
     )
+    lake_metrics_port: int = setting(
+        "BUSYAPI_LAKE_METRICS_PORT",
+        9110,
+        "TCP port",
+        "for `busyapi lake`: where Prometheus scrapes it, unless it runs with --once; each process"
+        " of a machine needs its own. Do not expose it",
+        maximum=MAX_PORT,
+    )
     lake_snapshot_hours: int = setting(
         "BUSYAPI_LAKE_SNAPSHOT_HOURS",
         24,

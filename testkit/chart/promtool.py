@@ -54,8 +54,10 @@ def list_groups(values: Json | None = None, release: str = "busyapi") -> list[Js
     """Return the groups of the PrometheusRule with these values, and all alerts by default."""
     every = {"enabled": True, "trafficGone": {"enabled": True}}
     probe = {"enabled": True, "targets": ["https://usages.example.org/openapi.json"]}
-    metrics = {"metrics": {"prometheusRule": {**every, **(values or {})}, "probe": probe}}
-    (rule,) = of_kind(render(metrics, release=release), "PrometheusRule")
+    lake = {"enabled": True, "warehouse": "s3://bucket/lake", "catalog": "https://catalog/"}
+    metrics = {"prometheusRule": {**every, **(values or {})}, "probe": probe}
+    documents = render({"metrics": metrics, "lake": lake}, release=release)
+    (rule,) = of_kind(documents, "PrometheusRule")
     rule_groups: list[Json] = rule["spec"]["groups"]
     return rule_groups
 

@@ -15,6 +15,7 @@ from busyapi import cli, errors
 from busyapi.api import archive_client
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
+from busyapi.telemetry.lake_metrics import LakeMetrics, LakeProgress
 from busyapi.telemetry.log_events import EVENTS
 from busyapi.telemetry.metrics import ApiMetrics, FlusherMetrics
 from testkit.docs.links import find_broken_links
@@ -142,8 +143,9 @@ def panels_by_page() -> dict[str, set[str]]:
 
 
 def _metrics() -> Iterator[str]:
-    for registry in (ApiMetrics("fsync").registry, FlusherMetrics("fsync", 0).registry):
-        for family in registry.collect():
+    nothing = LakeProgress(0, 0, [])
+    for metrics in (ApiMetrics("fsync"), FlusherMetrics("fsync", 0), LakeMetrics(lambda: nothing)):
+        for family in metrics.registry.collect():
             yield from (family.name + end for end in ("", "_total", "_bucket", "_sum", "_count"))
 
 

@@ -44,6 +44,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {"ArchiveDiskFull"},
     ),
     "disk-failing": (("ArchiveWriteFailing", "FlusherStuck", *LATE), {"ArchiveWriteFailing"}),
+    "segment-damaged": (("ArchiveDamaged", "LakeBehind"), {"ArchiveDamaged"}),
     "redis-slow": (("LatencyBurn/1h", "Overloaded", *BURN), {"AvailabilityBurn/1h"}),
     "ingress-broken": (("ProbeFailing", "TrafficGone"), {"ProbeFailing"}),
     "two-faults": (

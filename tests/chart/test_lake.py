@@ -1,5 +1,6 @@
 """`busyapi lake`: off by default, beside each flusher, reading its volume and nothing else."""
 
+from busyapi.settings import Settings
 from testkit.chart.rendering import Json, environment, find_object, pods, render
 
 ENABLED: Json = {
@@ -9,6 +10,7 @@ ENABLED: Json = {
         "catalog": "https://catalog.example.org",
     }
 }
+MONITORS = {"ServiceMonitor": "endpoints", "PodMonitor": "podMetricsEndpoints"}
 FLUSHER = "StatefulSet/busyapi-flusher"
 
 
@@ -18,9 +20,37 @@ def find_containers(values: Json) -> dict[str, Json]:
     return {container["name"]: container for container in spec["containers"]}
 
 
+def render_monitored(kind: str, values: Json) -> list[Json]:
+    """Return the objects with this monitor and the rules."""
+    monitor = f"{kind[0].lower()}{kind[1:]}"
+    metrics = {name: {"enabled": True} for name in (monitor, "prometheusRule")}
+    return render({"metrics": metrics, **values})
+
+
 def test_lake_is_off_by_default() -> None:
     assert [*find_containers({})] == ["flusher"]
-    assert "lake" not in str(find_object(render(), "NetworkPolicy", "busyapi-flusher"))
+    for kind in MONITORS:
+        documents = render_monitored(kind, {})
+        for other in ("NetworkPolicy", "Service", kind):
+            assert "lake" not in str(find_object(documents, other, "busyapi-flusher"))
+        assert "BusyapiLake" not in str(find_object(documents, "PrometheusRule", "busyapi"))
+
+
+def test_lake_is_scraped_beside_its_flusher() -> None:
+    (port,) = find_containers(ENABLED)["lake"]["ports"]
+    assert port == {"name": "lake", "containerPort": Settings().lake_metrics_port}
+    for kind, field in MONITORS.items():
+        documents = render_monitored(kind, ENABLED)
+        flusher, lake = find_object(documents, kind, "busyapi-flusher")["spec"][field]
+        assert lake == {**flusher, "port": "lake"}
+        assert "BusyapiLake" in str(find_object(documents, "PrometheusRule", "busyapi"))
+    service, policy = (
+        find_object(documents, kind, "busyapi-flusher")["spec"]
+        for kind in ("Service", "NetworkPolicy")
+    )
+    assert {port["name"]: port["targetPort"] for port in service["ports"]}["lake"] == "lake"
+    flusher, lake = policy["ingress"][1:]
+    assert lake == {**flusher, "ports": [{"port": "lake"}]}
 
 
 def test_lake_reads_the_volume_of_its_flusher_and_has_no_access_to_redis() -> None:

@@ -100,6 +100,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -
     settings = {
         "BUSYAPI_AUDIT": "required",
         "BUSYAPI_DURABILITY": "replicated",
+        "BUSYAPI_LAKE_WAREHOUSE": str(folder / "lake"),
         "BUSYAPI_SEGMENT_AGE": "3",
         "BUSYAPI_VERIFY_INTERVAL": "2",
     }

@@ -80,6 +80,7 @@ def test_an_expired_usage_is_410(stacks: Stacks, valkey: Server) -> None:
     for number in (1, 2, 3):
         reply = check_problem(fetch(stack.port, f"/api/usages/{number}"), 410)
         assert reply["detail"] == "The usage is no longer kept."
+    assert flusher.read_metric("busyapi_archive_retention_seconds") == 86_400
 
 
 def test_counts_add_up_and_reach_the_archive(contract: Stack) -> None:

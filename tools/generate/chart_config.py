@@ -59,6 +59,7 @@ WITHOUT_CONFIG_KEY = {
         f"BUSYAPI_LAKE_{name}": "computed from lake"
         for name in ("WAREHOUSE", "CATALOG", "TABLE", "INTERVAL", "SNAPSHOT_HOURS")
     },
+    "BUSYAPI_LAKE_METRICS_PORT": "fixed: named by monitors and policies",
 }
 """Variables that no `config` key sets, and why."""
 COMPUTED = {"keyPrefix", "durability", "replicas"}

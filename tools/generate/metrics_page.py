@@ -1,21 +1,28 @@
 """Generate docs/reference/metrics.md from the definitions of metrics, rules and dashboards."""
 
+from itertools import chain
 from pathlib import Path
 
-from busyapi.telemetry import metric_defs_api, metric_defs_flusher
+from busyapi.telemetry import metric_defs_api, metric_defs_flusher, metric_defs_lake
 from busyapi.telemetry.metric_defs import MetricDef
 from tools.generate.metric_readers import Reads, find_readers
 
 OWNED = ""
-ROWS = {row.name: row for row in (*metric_defs_api.METRICS, *metric_defs_flusher.METRICS)}
+SECTIONS = {
+    "API": metric_defs_api.METRICS,
+    "Flusher": metric_defs_flusher.METRICS,
+    "Lake": metric_defs_lake.METRICS,
+}
+ROWS = {row.name: row for rows in SECTIONS.values() for row in rows}
 
 HEAD = """\
 # Metrics
 
-API processes serve metrics on `BUSYAPI_METRICS_PORT`, flushers on `BUSYAPI_FLUSHER_PORT`, both at
-`/metrics`. The format is OpenMetrics for clients that accept it, and Prometheus text otherwise. A
-counter with a fixed list of label values has all of them from the start, at 0. The only units are
-seconds and bytes. A metric without a unit is a count, or 1 for yes and 0 for no.
+API processes serve metrics on `BUSYAPI_METRICS_PORT`, flushers on `BUSYAPI_FLUSHER_PORT`, and
+`busyapi lake`, unless it runs with `--once`, on `BUSYAPI_LAKE_METRICS_PORT`, all at `/metrics`. The
+format is OpenMetrics for clients that accept it, and Prometheus text otherwise. A counter with a
+fixed list of label values has all of them from the start, at 0. The only units are seconds and
+bytes. A metric without a unit is a count, or 1 for yes and 0 for no.
 
 Every series of a flusher has the label `partition`.
 """
@@ -27,8 +34,8 @@ COLUMNS = """\
 
 def render_page(readers: Reads) -> str:
     """Return the page."""
-    api = _section("API", metric_defs_api.METRICS, readers)
-    return "".join([HEAD, *api, *_section("Flusher", metric_defs_flusher.METRICS, readers)])
+    sections = (_section(title, rows, readers) for title, rows in SECTIONS.items())
+    return "".join([HEAD, *chain.from_iterable(sections)])
 
 
 def _section(title: str, rows: tuple[MetricDef, ...], readers: Reads) -> list[str]:

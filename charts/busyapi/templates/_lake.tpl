@@ -7,6 +7,9 @@ only when its pod does, so that a catalog without an answer does not make the fl
   image: {{ include "busyapi.image" (dict "root" $ "image" .image) }}
   imagePullPolicy: {{ .image.pullPolicy }}
   args: [lake, --partition, $(POD_INDEX)]
+  ports:
+    - name: lake
+      containerPort: 9110
   {{- with .extraEnvFrom }}
   envFrom:
     {{- toYaml . | nindent 4 }}

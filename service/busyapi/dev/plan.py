@@ -86,6 +86,11 @@ class Plan:
                 for count in [self.flushers]
                 for n, number in enumerate(range(flusher, flusher + count))
             ),
+            *(
+                Port(number, "the metrics of the lake", "BUSYAPI_LAKE_METRICS_PORT", number, 1)
+                for number in [self.settings.lake_metrics_port]
+                if self.has_lake
+            ),
         ]
 
     @property

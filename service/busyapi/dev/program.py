@@ -116,7 +116,7 @@ def lake_program(plan: Plan, folder: StateFolder, environment: Mapping[str, str]
         command=(*BUSYAPI, "lake"),
         environment={**environment, "BUSYAPI_LAKE_WAREHOUSE": warehouse},
         log=folder.rotate_log("lake"),
-        address=f"table {plan.settings.lake_table}",
+        address=f"table {plan.settings.lake_table}, metrics on {plan.settings.lake_metrics_port}",
         probe=probe_nothing,
         stop_seconds=FLUSHER_STOP_SECONDS,
         # What it has not committed is taken again.

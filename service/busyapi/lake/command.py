@@ -17,6 +17,7 @@ from busyapi.archive_cli.selection import add_partition_option
 from busyapi.errors import BusyapiError, ConfigError
 from busyapi.settings import Settings
 from busyapi.telemetry.logs import configure_logging
+from busyapi.web.listener import PortUnavailable
 
 if TYPE_CHECKING:
     from busyapi.lake.loop import LakeLoop
@@ -74,21 +75,31 @@ def run_lake(options: argparse.Namespace, settings: Settings) -> int:
     except ImportError:
         raise LakeMissing from None
     from busyapi.lake.loop import LakeLoop, LoopConfig  # noqa: PLC0415 - loads pyiceberg
+    from busyapi.lake.metrics_server import serve_metrics  # noqa: PLC0415 - loads a web server
+    from busyapi.lake.progress import ProgressReader  # noqa: PLC0415 - loads pyiceberg
     from busyapi.lake.table import LakeConfig, LakeTable  # noqa: PLC0415 - likewise
     from busyapi.lake.taker import Taker  # noqa: PLC0415 - likewise
 
     configure_logging(settings.log_level, role="lake")
     warehouse = settings.lake_warehouse or str(options.dir.absolute().parent / "lake")
     lake = LakeTable(LakeConfig(warehouse, settings.lake_catalog, settings.lake_table))
+    taker = Taker(lake, options.dir, options.only)
     loop = LakeLoop(
         lake,
-        Taker(lake, options.dir, options.only),
+        taker,
         LoopConfig(
             settings.lake_interval,
             timedelta(hours=settings.lake_snapshot_hours),
             tidies=options.only in (None, 0),
         ),
     )
+    if not options.once:
+        progress = ProgressReader(options.dir, options.only, taker, loop.turns)
+        try:
+            serve_metrics(progress, settings)
+        except PortUnavailable as error:
+            error.log()
+            return 1
     return _run(loop, once=options.once)
 
 

@@ -10,6 +10,7 @@ import structlog
 from busyapi.errors import describe_for_log
 from busyapi.lake.compaction import compact, find_settled_days
 from busyapi.lake.maintenance import expire_snapshots, sweep
+from busyapi.lake.progress import TurnRecord
 from busyapi.lake.table import LakeTable
 from busyapi.lake.taker import Taker
 
@@ -39,6 +40,7 @@ class LakeLoop:
     def __init__(self, lake: LakeTable, taker: Taker, config: LoopConfig) -> None:
         self.stop = threading.Event()
         """Ends the loop after the commit that is under way."""
+        self.turns = TurnRecord()
         self._lake = lake
         self._taker = taker
         self._config = config
@@ -75,6 +77,7 @@ class LakeLoop:
             succeeded = self.run_turn()
         except Exception as error:  # noqa: BLE001 - see above
             self._failures += 1
+            self.turns.failures += 1
             log.error("lake_failed", error=type(error).__name__, detail=describe_for_log(error))
             return False
         self._failures = 0
@@ -89,6 +92,7 @@ class LakeLoop:
             # Also after a failure: each one may have left files that no snapshot has.
             if self._config.tidies and not self._should_stop():
                 self._tidy()
+        self.turns.record_turn(self._taker.problems)
         return not self._taker.problems and not self.stop.is_set()
 
     def _take_all(self) -> None:
@@ -97,6 +101,7 @@ class LakeLoop:
             taken = self._taker.take()
             if taken is None:
                 break
+            self.turns.usages += taken.usages
             seconds = round(time.monotonic() - started, 3)
             log.info(
                 "lake_committed",

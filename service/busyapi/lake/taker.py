@@ -44,6 +44,8 @@ class Taker:
         self._root = root
         self._only = only
         self._run_bytes = run_bytes
+        self.positions: Positions | None = None
+        """How far the table had come when it was last read, or committed to."""
         self.problems: set[tuple[int, str]] = set()
         """The problems of this turn, each of which was logged."""
 
@@ -57,7 +59,7 @@ class Taker:
         If the process dies before the commit, the next one begins at the same positions. The files
         that this one wrote are in no snapshot, and a sweep deletes them.
         """
-        before = read_positions(self._lake.load())
+        before = self.positions = read_positions(self._lake.load())
         pending = find_pending(self._root, self._only, before, self._report)
         run = Run(self._run_bytes, self._report)
         written_at = time.time()
@@ -81,6 +83,7 @@ class Taker:
         failpoint("lake-files-written")
         if not self._lake.append(files, before, after, written_at):
             return Taken(0, 0, left)  # another process took some of them; the next run sees how far
+        self.positions = {**before, **after}
         self._log_missing(pending, before, after)
         return Taken(rows.num_rows, len(files), left)
 

@@ -1,6 +1,7 @@
 """The catalogue of metrics: each metric as data, and its readers.
 
-Rows of one role are in `metric_defs_api.py` and `metric_defs_flusher.py`, rows of both roles here.
+Rows of one role are in `metric_defs_api.py`, `metric_defs_flusher.py` and `metric_defs_lake.py`,
+rows of several roles here.
 `metrics.py` builds the metrics from the rows at run time, and docs/reference/metrics.md is
 generated from them. `tests/docs` compares them
 with what alerts, dashboards and the autoscaler read, in both directions. The help is the text of
@@ -69,7 +70,7 @@ BUILD_INFO = MetricDef(
     (
         Label("version", "one value per process, two during a rollout"),
         Label("python", "one value per process"),
-        Label("role", "2", ("api", "flusher")),
+        Label("role", "3", ("api", "flusher", "lake")),
     ),
 )
 DURABILITY_MET = MetricDef(

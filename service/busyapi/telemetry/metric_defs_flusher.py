@@ -10,6 +10,7 @@ from busyapi.telemetry.metric_defs import (
     Label,
     MetricDef,
 )
+from busyapi.telemetry.metric_defs_lake import RETENTION_SECONDS
 
 FLUSH_BUCKETS = (1, 10, 100, 1000, 3000, 10000, 30000, 100000)
 
@@ -280,6 +281,7 @@ METRICS = (
     ),
     *metric_defs_verify.METRICS,
     *metric_defs_replicas.METRICS,
+    RETENTION_SECONDS,
     *metric_defs_audit.FLUSHER_METRICS,
     *(
         SEGMENT_BYTES,

@@ -23,6 +23,7 @@ from busyapi.telemetry import (
     metric_defs_api,
     metric_defs_audit,
     metric_defs_flusher,
+    metric_defs_lake,
     metric_defs_replicas,
     metric_defs_verify,
 )
@@ -120,18 +121,15 @@ class RequestCollector(Collector):
 
 
 class Metrics:
-    """The metrics of both roles, and the constructors of metrics."""
+    """What every role has: a registry, and the constructors of metrics."""
 
-    def __init__(self, role: str, tier: str, partition: int | None = None) -> None:
+    def __init__(self, role: str, partition: int | None = None) -> None:
         self.registry = CollectorRegistry()
         self._partition = [] if partition is None else [str(partition)]
         build = self._gauge(
             metric_defs.BUILD_INFO, [version("busyapi"), platform.python_version(), role]
         )
         build.set(1)
-        self.durability_met = self._gauge(metric_defs.DURABILITY_MET, [tier])
-        self.durability_met.set(1)
-        self.durability_trusted = self._gauge(metric_defs.DURABILITY_TRUSTED)
 
     def choose_renderer(self, accept: str) -> tuple[Callable[[], bytes], str]:
         """Return a renderer and its content type: OpenMetrics if the client accepts it."""
@@ -185,7 +183,17 @@ class Metrics:
         return histogram.labels(*self._partition) if self._partition else histogram
 
 
-class ApiMetrics(Metrics):
+class RedisMetrics(Metrics):
+    """What the roles have that use Redis."""
+
+    def __init__(self, role: str, tier: str, partition: int | None = None) -> None:
+        super().__init__(role, partition)
+        self.durability_met = self._gauge(metric_defs.DURABILITY_MET, [tier])
+        self.durability_met.set(1)
+        self.durability_trusted = self._gauge(metric_defs.DURABILITY_TRUSTED)
+
+
+class ApiMetrics(RedisMetrics):
     """The metrics of an API process, which observe its committers."""
 
     def __init__(self, tier: str) -> None:
@@ -247,7 +255,7 @@ class ApiMetrics(Metrics):
         self.committer_failures[type(error).__name__].inc()
 
 
-class FlusherMetrics(Metrics):
+class FlusherMetrics(RedisMetrics):
     """The metrics of a flusher, all for its partition."""
 
     def __init__(self, tier: str, partition: int = 0) -> None:
@@ -276,6 +284,7 @@ class FlusherMetrics(Metrics):
         self.audit_failing = self._gauge(metric_defs_audit.FAILING)
         self.audit_records = self._counter(metric_defs_audit.RECORDS)
         self.retention_refused = self._gauge(metric_defs_flusher.RETENTION_REFUSED)
+        self.retention_seconds = self._gauge(metric_defs_lake.RETENTION_SECONDS)
         self.segment_bytes = self._gauge(metric_defs_flusher.SEGMENT_BYTES)
         self.segments_finished = self._counter(metric_defs_flusher.SEGMENTS_FINISHED)
         self.written_bytes = self._counter(metric_defs_flusher.WRITTEN_BYTES)

@@ -25,6 +25,7 @@ from busyapi.web.shared_secret import read_shared_secret
 from busyapi.web.tls import make_server_context
 from busyapi.wiring.redis import make_servers
 
+DAY_SECONDS = 86_400
 MIN_KEY_MARGIN_SECONDS = 60
 """Minimum time that an Idempotency-Key is known after a request's deadline."""
 
@@ -34,6 +35,7 @@ def run_flusher(settings: Settings, partition: int) -> int:
     servers = make_servers(settings)
     endpoint = servers.find(partition)
     metrics = FlusherMetrics(settings.durability, partition)
+    metrics.retention_seconds.set(settings.retention_days * DAY_SECONDS)
     config = PartitionConfig(partition, settings.partitions, settings.bound, settings.durability)
     archive_config = ArchiveConfig(
         Path(settings.archive_dir),

@@ -22,6 +22,7 @@ def make_plan(**changes: Any) -> Plan:
     [
         ({"port": 9090}, "BUSYAPI_METRICS_PORT"),
         ({"processes": 11}, "BUSYAPI_FLUSHER_PORT"),
+        ({"partitions": 11, "has_lake": True}, "BUSYAPI_LAKE_METRICS_PORT"),
         ({"settings": Settings(metrics_port=65_535)}, "port 65536: change BUSYAPI_METRICS_PORT"),
     ],
 )

@@ -45,7 +45,7 @@ def start(archive: Path, *arguments: str, **settings: str) -> subprocess.Popen[s
 def run(*arguments: str, **settings: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *arguments],
-        env={**os.environ, **settings},
+        env={**os.environ, "BUSYAPI_LAKE_METRICS_PORT": "0", **settings},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
