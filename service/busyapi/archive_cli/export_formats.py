@@ -162,14 +162,11 @@ def _sort(batch: pa.RecordBatch) -> pa.RecordBatch:
 
     The three columns about time take a quarter of the space that they take in the order of ids.
     """
-    keys = pa.table(
-        {
-            "spelling": pc.binary_length(batch.column("device_time_text")),
-            "time": batch.column("device_time"),
-        }
-    )
-    order = [("spelling", "ascending"), ("time", "ascending")]
-    return batch.take(pc.sort_indices(keys, sort_keys=order))
+    spelling = pc.binary_length(batch.column("device_time_text")).cast(pa.int64())
+    time = batch.column("device_time").cast(pa.int64())
+    # One key is sorted in half of the time that two take. It need not be exact for far times.
+    key = pc.add(pc.shift_left(pc.bit_wise_and(spelling, 0xFF), 48), time)
+    return batch.take(pc.array_sort_indices(key))
 
 
 class _CsvSink:

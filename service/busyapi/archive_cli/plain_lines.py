@@ -146,7 +146,9 @@ def _read_columns(
     if not pc.all(is_text).as_py():
         numbers = pc.if_else(is_text, None, stamp_text).cast(pa.int64())
     size = -len(end) or _END
-    extra = pc.binary_join_element_wise(b"{", pc.binary_slice(rest, 1, size), b"}", b"")
+    has_extra = pc.not_equal(rest, end)
+    members = pc.binary_slice(rest.filter(has_extra), 1, size)
+    extra = pc.binary_join_element_wise(b"{", members, b"}", b"")
     return LineColumns(
         pc.binary_slice(head, len(_ID), len(_ID) + digits).cast(TEXT).cast(pa.int64()),
         pc.binary_slice(head, received_at, usage_at).cast(TEXT).cast(TIME),
@@ -156,21 +158,28 @@ def _read_columns(
         _read_value(patient)[0],
         pc.list_element(names, 0).cast(TEXT),
         *_split_stamp(stamp, len(head)),
-        pc.if_else(pc.equal(rest, end), None, extra).cast(TEXT),
+        pc.replace_with_mask(pa.nulls(len(head), pa.binary()), has_extra, extra).cast(TEXT),
     )
 
 
 def _is_value(values: pa.Array) -> pa.Array:
     """Return whether each is one text or number. It has no backslash."""
-    quotes = pc.count_substring(values, b'"')
-    is_text = pc.and_(
-        pc.equal(quotes, 2), pc.and_(pc.starts_with(values, b'"'), pc.ends_with(values, b'"'))
-    )
+    is_text = pc.and_(pc.starts_with(values, b'"'), pc.ends_with(values, b'"'))
+    is_text = pc.and_(is_text, pc.greater(pc.binary_length(values), 1))
+    # Each of these has two quotes or more, so that a count of all shows whether one has more.
+    if pc.sum(is_text, min_count=0).as_py() * 2 != _count_quotes(values):
+        is_text = pc.and_(is_text, pc.equal(pc.count_substring(values, b'"'), 2))
     if pc.all(is_text).as_py():
         return is_text
     others = pc.invert(is_text)
     are_numbers = pc.match_substring_regex(values.filter(others), _NUMBER)
     return pc.replace_with_mask(is_text, others, are_numbers)
+
+
+def _count_quotes(values: pa.Array) -> int:
+    """Return how many quotes are in all of them, or more."""
+    content = values.buffers()[2]
+    return content.to_pybytes().count(b'"') if content else 0
 
 
 def _restore(table: pa.Table) -> Iterable[bytes]:
