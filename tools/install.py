@@ -18,7 +18,7 @@ from typing import TextIO
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install")
 OPTIONS = ("--no-input", "--progress-bar", "off", "--require-hashes", "--only-binary", ":all:")
 
-MEGABYTES = {"requirements.lock": 17, "requirements-dev.lock": 70, "requirements-test.lock": 310}
+MEGABYTES = {"requirements.lock": 34, "requirements-dev.lock": 87, "requirements-test.lock": 310}
 """The download of a first installation on Linux, where it is largest."""
 SECONDS_PER_MEGABYTE = 0.5
 """With unpacking, on a slow machine with a connection of 40 Mbit/s."""

@@ -17,7 +17,8 @@ WRITER_CHARACTERS = 16
 MAX_TENANT_CHARACTERS = 128
 _START = b',"writer":"'
 _PATTERN = re.compile(rb',"writer":"([\w-]{16})"(?:,"tenant":("(?:[^"\\]|\\.)+"))?')
-_ENDS = re.compile(rb"}(?:%b)}\n" % _PATTERN.pattern)
+_ENDS = re.compile(rb'},"writer":"[\w-]{16}"(?:,"tenant":"(?:[^"\\]++|\\.)++")?}\n')
+"""The end of a stamped line: `_PATTERN` without groups and steps back, in half the time."""
 
 
 class Stamp(NamedTuple):

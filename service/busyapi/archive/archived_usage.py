@@ -28,6 +28,14 @@ class _AnyUsage(msgspec.Struct, gc=False):
     """Any JSON object: the parser checks it, and keeps nothing."""
 
 
+class _StampedUsage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """The end of a line, as a line of its own."""
+
+    usage: _AnyUsage
+    writer: str | None = None
+    tenant: str | None = None
+
+
 Usage = TypeVar("Usage")
 
 
@@ -52,6 +60,8 @@ class _RawMembers(msgspec.Struct, gc=False):
 
 
 _head_decoder = msgspec.json.Decoder(LineHead)
+_object_decoder = msgspec.json.Decoder(_AnyUsage)
+_stamped_decoder = msgspec.json.Decoder(_StampedUsage)
 _row_decoder = msgspec.json.Decoder(UsageRow)
 _raw_decoder = msgspec.json.Decoder(_RawMembers)
 _encoder = msgspec.json.Encoder()
@@ -95,7 +105,8 @@ def read_rows(lines: bytes) -> list[UsageRow]:
 def read_heads(lines: bytes) -> list[LineHead] | None:
     """Parse lines, each with its newline, and check the form of their stamps.
 
-    Return None if one is not a line of the archive.
+    Return None if one is not a line of the archive. But if a line has two objects, the end of one
+    may be in the line after it.
     """
     try:
         lines.decode()
@@ -106,6 +117,23 @@ def read_heads(lines: bytes) -> list[LineHead] | None:
     if unstamped < len(heads) and unstamped + count_stamped_lines(lines) != len(heads):
         return None
     return heads
+
+
+def count_objects(lines: bytes | bytearray) -> int:
+    """Return how many objects lines have; 0 if one is not valid. The lines are valid UTF-8."""
+    return _count(_object_decoder, lines)
+
+
+def count_stamped_objects(lines: bytes | bytearray) -> int:
+    """Return how many objects have a usage and nothing else but a stamp; as `count_objects`."""
+    return _count(_stamped_decoder, lines)
+
+
+def _count(decoder: msgspec.json.Decoder[Any], lines: bytes | bytearray) -> int:
+    try:
+        return len(decoder.decode_lines(lines))
+    except (ValueError, RecursionError):
+        return 0
 
 
 def read_members(line: bytes | str) -> dict[str, bytes]:

@@ -146,14 +146,15 @@ def find_next_frame(fd: int, offset: int) -> int | None:
 def summarize_lines(content: bytes, ids: IdScheme) -> LineSummary | None:
     """Return what the lines of a frame state; None if they are not consecutive lines."""
     seqs = find_seqs(content, ids)
-    if seqs is None:
-        return None
-    first, last = seqs
-    times = _received_times(content.split(b"\n")[:-1])
+    return summarize_times(seqs, _received_times(content.split(b"\n")[:-1])) if seqs else None
+
+
+def summarize_times(seqs: SeqRange, times: set[bytes]) -> LineSummary | None:
+    """Return the summary of lines with these seqs and times; None if one is not a time."""
     if not times or not all(map(_TIME.fullmatch, times)):
         return None
     try:
-        return LineSummary(first, last, _parse_ms(min(times)), _parse_ms(max(times)))
+        return LineSummary(*seqs, _parse_ms(min(times)), _parse_ms(max(times)))
     except ValueError:  # the form of a time, but no time
         return None
 
@@ -163,11 +164,20 @@ def find_seqs(content: bytes, ids: IdScheme) -> SeqRange | None:
 
     Return None if they are not lines of this partition.
     """
+    seqs = find_ends(content, ids)
+    return seqs if seqs and seqs.last - seqs.first + 1 == content.count(b"\n") else None
+
+
+def find_ends(content: bytes, ids: IdScheme) -> SeqRange | None:
+    """Return the seqs of the first and the last line, which have one stride.
+
+    Return None if they are not lines of this partition.
+    """
     if not content.endswith(b"\n"):
         return None
     ends = [_LINE.match(content, at) for at in (0, content.rfind(b"\n", 0, -1) + 1)]
     first, last = (ids.find_seq(int(end[1])) if end else None for end in ends)
-    if first is None or last is None or last - first + 1 != content.count(b"\n"):
+    if first is None or last is None:
         return None
     return SeqRange(first, last) if ids.owner_at(first) == ids.owner_at(last) else None
 

@@ -203,6 +203,12 @@ def test_a_segment_rewritten_without_a_change_has_no_problem(root: Path) -> None
         (replace_in_lines(b'"id":7', b'"id":8'), "id 7"),
         (lambda lines: [lines[1], lines[0], lines[2]], "ids 6 to 7"),
         (lambda lines: lines[:2], "ids 6 to 8"),
+        (lambda lines: [lines[0] + lines[1], b"", lines[2]], "ids 6 to 7"),
+        # As many objects as lines.
+        (
+            lambda lines: [lines[0][:-2] + b',"":[{"":{}}', b"]}}" + lines[1], lines[2]],
+            "ids 6 to 7",
+        ),
         (lambda lines: [*lines, lines[2]], "ids 6 to 8"),
         (replace_in_lines(b"}}", b"}"), "ids 6 to 8"),
         (replace_in_lines(b'"usage":{', b'"usage":{"\xff":1,'), "ids 6 to 8"),
