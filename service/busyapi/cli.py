@@ -36,6 +36,8 @@ All of them: docs/reference/settings.md
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Return the exit code: 0 success, 1 failure, 2 usage error."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # numpy, which `archive verify` and pyarrow load, starts a thread for each core. None has work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         try:
             settings = Settings.from_environment()

@@ -9,11 +9,8 @@ rest. What this check accepts is valid. What it does not know, such as ids that 
 within a block, is checked line by line: see `segment_check`.
 """
 
-import os
 import re
 from typing import NamedTuple
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a thread for each core is of no use here
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
