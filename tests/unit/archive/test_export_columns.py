@@ -131,6 +131,7 @@ def test_both_readers_of_lines_agree(lines: list[tuple[dict[str, Any], Any]]) ->
 @pytest.mark.parametrize("stamp", [None, Stamp("8nC3hQ2vXr0aLw_K", "clinic-7")])
 def test_lines_of_the_usual_layout_are_not_parsed(stamp: Stamp | None) -> None:
     usages: list[dict[str, Any]] = [
+        {"patientId": "8", "timestamp": 1, "medication": "A", "more": "x" * 10_000},
         {"patientId": "Ä", "timestamp": RECEIVED, "medication": "Albuterol"},
         {"patientId": 7, "timestamp": 1478009511000, "medication": "'"},
         {"patientId": "", "timestamp": "", "medication": "", "a": {"b": [1, "x"]}},
