@@ -26,7 +26,10 @@ MAX_INPUTS = 32
 """Files that are merged at a time: each one has rows in memory."""
 INPUT_ROWS = 1 << 14
 """Rows of each file that are in memory at a time; fewer, if they are long."""
-INPUT_BYTES = 4 << 20
+MERGE_BYTES = 24 << 20
+"""Rows of all files that are in memory at a time, which are copied a few times."""
+READ_ROWS = 1 << 10
+"""Rows that are read at once: how long they are is known only then."""
 SETTLED_AFTER = timedelta(hours=6)
 """After the end of a day, when few usages of it are still to come."""
 
@@ -97,7 +100,7 @@ def _day_of(file: DataFile) -> date:
 
 def merge_files(table: Table, files: Sequence[DataFile]) -> Iterator[pa.Table]:
     """Yield the rows of sorted files, sorted; each part continues the one before."""
-    inputs = [_Input(table, file) for file in files]
+    inputs = [_Input(table, file, MERGE_BYTES // len(files)) for file in files]
     while inputs := [one for one in inputs if one.fill()]:
         # Each file may have more rows of the last patient in memory, and none of those before.
         limit = min((one.last_patient for one in inputs), key=_patient_key)
@@ -112,24 +115,35 @@ def _patient_key(patient: str | None) -> tuple[bool, bytes]:
 class _Input:
     """A sorted file, of which some rows are in memory."""
 
-    def __init__(self, table: Table, file: DataFile) -> None:
+    def __init__(self, table: Table, file: DataFile, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._stream = table.io.new_input(file.file_path).open()
         reader = parquet.ParquetFile(self._stream, pre_buffer=False, buffer_size=1 << 16)
         groups = (reader.metadata.row_group(at) for at in range(reader.num_row_groups))
+        # In memory they are longer: a file has a text that repeats once.
         row_bytes = sum(group.total_byte_size for group in groups) // file.record_count + 1
-        rows = min(INPUT_ROWS, INPUT_BYTES // row_bytes + 1)
+        rows = min(INPUT_ROWS, READ_ROWS, max_bytes // row_bytes + 1)
         self._batches = reader.iter_batches(rows, use_threads=False)
         self._rows = FILE_SCHEMA.empty_table()
 
     def fill(self) -> bool:
         """Read rows if none is in memory; return whether there are any."""
-        while not self._rows.num_rows:
-            batch = next(self._batches, None)
-            if batch is None:
-                self._stream.close()
-                return False
-            self._rows = pa.Table.from_batches([batch]).cast(FILE_SCHEMA)
+        if self._rows.num_rows:
+            return True
+        batches = [*self._read()]
+        if not batches:
+            self._stream.close()
+            return False
+        self._rows = pa.Table.from_batches(batches).cast(FILE_SCHEMA)
         return True
+
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        rows = size = 0
+        for batch in self._batches:
+            yield batch
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+            if rows >= INPUT_ROWS or size >= self._max_bytes:
+                break
 
     @property
     def last_patient(self) -> str | None:

@@ -20,6 +20,8 @@ ROW_GROUP_ROWS = 1 << 18
 """Rows of a row group. A reader of one patient reads one, or a page of it."""
 ROW_GROUP_BYTES = 64 << 20
 """Bytes in memory, which long usages reach with fewer rows."""
+PAGE_CHECK_ROWS = 128
+"""A page ends after so many rows if it has a megabyte: a reader of long usages holds a page."""
 BLOOM_ERROR_RATE = 0.01
 
 
@@ -53,6 +55,7 @@ def write_file(table: Table, day: date, parts: Iterable[pa.Table]) -> DataFile:
                 parts_count = max(1, round(rows.num_rows / ROW_GROUP_ROWS))
                 writer.write_table(rows, row_group_size=-(-rows.num_rows // parts_count))
                 failpoint("lake-file-row-group")
+                del rows  # before the next ones are made
         finally:
             if writer is not None:
                 writer.close()
@@ -83,6 +86,7 @@ def _open_writer(stream: object, first: pa.Table) -> parquet.ParquetWriter:
         use_dictionary=[*("patient_id", "medication", "tenant", "writer", "partition")],
         column_encoding=dict.fromkeys(("id", "received_at", "device_time"), "DELTA_BINARY_PACKED"),
         write_page_index=True,
+        write_batch_size=PAGE_CHECK_ROWS,
         sorting_columns=parquet.SortingColumn.from_ordering(
             FILE_SCHEMA, [("patient_id", "ascending")], null_placement="at_start"
         ),

@@ -22,6 +22,7 @@ from busyapi.archive_cli.query import select_lines
 from busyapi.archive_cli.selection import SelectedLines
 from busyapi.ids import Seq
 from busyapi.lake import compaction
+from busyapi.lake.data_files import write_file
 from busyapi.lake.maintenance import expire_snapshots, sweep
 from busyapi.lake.positions import WrongTable, read_positions
 from busyapi.lake.schema import FILE_SCHEMA
@@ -146,6 +147,22 @@ def test_a_day_becomes_one_sorted_file_and_the_others_are_deleted(
     write_segment(root, 1)
     run_turn(root, warehouse, tidies=False)
     assert expire_snapshots(lake, now) == 0, "a query that began before the last commit may run"
+
+
+def test_files_are_merged_in_little_memory_if_a_long_text_repeats(place: tuple[Path, Path]) -> None:
+    table = open_lake(place[1]).load()
+    count, parts = 10_000, 4
+    values = {"patient_id": "7", "medication": "\u00e4" * 512, "partition": 0, "id": 1}
+    values |= dict.fromkeys(("received_at", "device_time"), RECEIVED_MS * 1000)
+    columns = [
+        pa.repeat(pa.scalar(values.get(field.name), field.type), count) for field in FILE_SCHEMA
+    ]
+    rows = pa.table(columns, schema=FILE_SCHEMA)
+    files = [write_file(table, date(2026, 1, 1), [rows]) for _ in range(parts)]
+    assert max(file.file_size_in_bytes for file in files) < 100_000
+    merged = [*compaction.merge_files(table, files)]
+    assert sum(part.num_rows for part in merged) == count * parts
+    assert max(part.nbytes for part in merged) < 32 << 20
 
 
 def test_usages_that_retention_deleted_too_early_are_reported_and_recorded(
