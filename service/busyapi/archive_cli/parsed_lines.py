@@ -121,8 +121,11 @@ def _make_numbers(values: list[int | None]) -> pa.Array:
     try:
         return pa.array(values, pa.int64())
     except OverflowError:  # no time, nor an id of strict validation
-        limits = range(-MAX_TIME_MS, MAX_TIME_MS + 1)
-        return pa.array([value if value in limits else MAX_TIME_MS + 1 for value in values])
+        return pa.array([None if value is None else _limit(value) for value in values])
+
+
+def _limit(number: int) -> int:
+    return number if abs(number) <= MAX_TIME_MS else MAX_TIME_MS + 1
 
 
 def _measure_plain_lines(

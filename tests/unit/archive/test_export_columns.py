@@ -128,6 +128,13 @@ def test_both_readers_of_lines_agree(lines: list[tuple[dict[str, Any], Any]]) ->
             assert column.equals(other)
 
 
+def test_a_number_beyond_64_bits_is_read_beside_a_text() -> None:
+    usages = [{"timestamp": 2**63, "patientId": -(2**63) - 1}, {"timestamp": "", "patientId": "7"}]
+    blob = b"".join(make_line(at, usage) for at, usage in enumerate(usages, 1))
+    rows = [(row["device_time_text"], row["patient_id"]) for row in to_rows(blob)]
+    assert rows == [("9223372036854775808", "-9223372036854775809"), ("", "7")]
+
+
 @pytest.mark.parametrize("stamp", [None, Stamp("8nC3hQ2vXr0aLw_K", "clinic-7")])
 def test_lines_of_the_usual_layout_are_not_parsed(stamp: Stamp | None) -> None:
     usages: list[dict[str, Any]] = [
