@@ -34,7 +34,8 @@ _WRITER_LENGTH = 16
 _SAMPLE_BYTES = 1 << 13
 _END = 1 << 30
 """Slices end here: without an end, binary_slice of pyarrow 26 fails."""
-_NUMBER = "^-?[0-9]{1,15}$"
+_NUMBER = "^(?:0|-?[1-9][0-9]{0,14})$"
+"""Digits that are the text of their number: `-0` is not."""
 _STAMP = r'^w{11}[\w-]{16}"(?:,"tenant":"[^"]+")?\}$'
 
 
@@ -45,14 +46,17 @@ def read_plain_lines(lines: bytes) -> tuple[LineColumns | None, bytes]:
         return None, lines
     is_stamped = _is_usual(lines, _WRITER)
     others: list[bytes] = []
+    rest = lines
     if b"\\" in lines:
         others = list(cut_lines(lines, find_all(lines, [b"\\"])))
-        lines = _remove(lines, others)
+        rest = _remove(lines, others)
     try:
-        table = _cut_columns(lines, others, is_stamped=is_stamped)
+        table = _cut_columns(rest, others, is_stamped=is_stamped)
         return _read_columns(table, others, digits, is_stamped=is_stamped), b"".join(others)
-    except pa.ArrowInvalid:  # not a line of the archive: the parser raises the right error
-        return None, b"".join([lines, *others])
+    except pa.ArrowInvalid:
+        # No line is plain, or one is not a line of the archive: the parser raises the right error.
+        # `others` has lines of `rest` already.
+        return None, lines
 
 
 def _is_usual(lines: bytes, marker: bytes) -> bool:
@@ -88,10 +92,7 @@ def _cut_columns(lines: bytes, others: list[bytes], *, is_stamped: bool) -> pa.T
         lines = lines.replace(marker, replacement)
 
     def set_aside(row: Any) -> str:
-        line = row.text.encode()
-        for marker, replacement in cuts:
-            line = line.replace(replacement, marker)
-        others.append(line + b"\n")
+        others.append(_restore(row.text.encode()))
         return "skip"
 
     names = _COLUMNS if is_stamped else _COLUMNS[:-1]
@@ -137,7 +138,10 @@ def _read_columns(
     ]
     plain = reduce(pc.and_, is_plain)
     if not pc.all(plain).as_py():
-        others.extend(_restore(table.filter(pc.invert(plain))))
+        rows = zip(
+            *(column.to_pylist() for column in table.filter(pc.invert(plain)).columns), strict=True
+        )
+        others.extend(_restore("\x01".join(row).encode()) for row in rows)
         table = table.filter(plain)
         if not table.num_rows:
             return None
@@ -183,13 +187,11 @@ def _count_quotes(values: pa.Array) -> int:
     return content.to_pybytes().count(b'"') if content else 0
 
 
-def _restore(table: pa.Table) -> Iterable[bytes]:
-    """Return the lines that these rows were."""
-    for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        head, *values = (value.encode() for value in row)
-        cuts = zip(_CUTS, values, strict=False)
-        cut = (marker + value[len(marker) - 1 :] for (marker, _), value in cuts)
-        yield b"".join([head, *cut, b"\n"])
+def _restore(row: bytes) -> bytes:
+    """Return the line of a row, in whatever order its cuts are."""
+    for marker, replacement in _CUTS:
+        row = row.replace(replacement, marker)
+    return row + b"\n"
 
 
 def _read_value(values: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -128,6 +128,21 @@ def test_both_readers_of_lines_agree(lines: list[tuple[dict[str, Any], Any]]) ->
             assert column.equals(other)
 
 
+def test_each_line_has_one_row_if_none_is_of_the_usual_layout() -> None:
+    plain = {"patientId": "7", "timestamp": "", "medication": "A"}
+    other = {"patientId": "7", "medication": "A", "timestamp": ""}
+    escaped = {**plain, "patientId": "\\"}
+    stamp = Stamp("8nC3hQ2vXr0aLw_K", "clinic-7")
+    lines = [make_line(1, other, stamp), make_line(2, plain), make_line(3, escaped)]
+    assert [row["id"] for row in to_rows(b"".join(lines))] == [1, 2, 3]
+    assert [row["medication"] for row in to_rows(make_line(1, other))] == ["A"]
+
+
+def test_a_number_has_one_spelling_in_either_reader() -> None:
+    line = make_line(1, {"patientId": 5, "timestamp": 5, "medication": "A"}).replace(b":5", b":-0")
+    assert (to_rows(line)[0]["patient_id"], to_rows(line)[0]["device_time_text"]) == ("0", "0")
+
+
 def test_a_number_beyond_64_bits_is_read_beside_a_text() -> None:
     usages = [{"timestamp": 2**63, "patientId": -(2**63) - 1}, {"timestamp": "", "patientId": "7"}]
     blob = b"".join(make_line(at, usage) for at, usage in enumerate(usages, 1))
