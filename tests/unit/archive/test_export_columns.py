@@ -144,7 +144,10 @@ def test_a_number_has_one_spelling_in_either_reader() -> None:
 
 
 def test_a_number_beyond_64_bits_is_read_beside_a_text() -> None:
-    usages = [{"timestamp": 2**63, "patientId": -(2**63) - 1}, {"timestamp": "", "patientId": "7"}]
+    usages: list[dict[str, Any]] = [
+        {"timestamp": 2**63, "patientId": -(2**63) - 1},
+        {"timestamp": "", "patientId": "7"},
+    ]
     blob = b"".join(make_line(at, usage) for at, usage in enumerate(usages, 1))
     rows = [(row["device_time_text"], row["patient_id"]) for row in to_rows(blob)]
     assert rows == [("9223372036854775808", "-9223372036854775809"), ("", "7")]
