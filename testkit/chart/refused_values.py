@@ -72,6 +72,10 @@ REFUSALS: list[tuple[str, Json]] = [
         spread({"partitions": "0-1", "host": "a"}, {"partitions": "1-3", "host": "b"}),
     ),
     (
+        "externalRedis.servers names the server a:6379 twice",
+        spread({"partitions": 0, "host": "a"}, {"partitions": 1, "host": "a", "port": 6379}),
+    ),
+    (
         "externalRedis.servers has no server for partition 0",
         spread({"partitions": "1-9", "host": "a"}),
     ),
