@@ -24,6 +24,8 @@ from testkit.stamping import StampedClient
 CHART = ROOT / "charts" / "busyapi"
 NAME = "busyapi"
 HELM_SECONDS = 240
+HELM_WAIT = {True: "watcher", False: "hookOnly"}
+"""With and without `--wait`."""
 GATEWAY = "/apis/gateway.networking.k8s.io/v1/namespaces/ingress/gateways/gateway"
 OPEN = {"auth": {"allowAnonymousWrites": True, "allowAnonymousReads": True}}
 """Loads and checks have no credential, except in the parts `closed` and `production`."""
@@ -66,17 +68,21 @@ class Release:
         self.helm.close()
         self.kube.delete_namespace()
 
-    def install(self, values: dict[str, Any] | None = None, chart: Path = CHART) -> None:
-        """Run `helm install --wait`. Without other values the release is open to everyone."""
+    def install(
+        self, values: dict[str, Any] | None = None, chart: Path = CHART, *, wait: bool = True
+    ) -> None:
+        """Run `helm install`. Without other values the release is open to everyone."""
         self.values = _open(values or {}, chart)
-        self.helm.install(chart, NAME, self.values, wait="watcher", timeout=HELM_SECONDS)
-        self.kube.wait_until_settled()
+        self.helm.install(chart, NAME, self.values, wait=HELM_WAIT[wait], timeout=HELM_SECONDS)
+        if wait:
+            self.kube.wait_until_settled()
 
-    def upgrade(self, values: dict[str, Any], chart: Path = CHART) -> None:
-        """Run `helm upgrade --wait`, with these values merged into the current ones."""
+    def upgrade(self, values: dict[str, Any], chart: Path = CHART, *, wait: bool = True) -> None:
+        """Run `helm upgrade`, with these values merged into the current ones."""
         self.values = _open(merge_values(self.values, values), chart)
-        self.helm.upgrade(chart, NAME, self.values, wait="watcher", timeout=HELM_SECONDS)
-        self.kube.wait_until_settled()
+        self.helm.upgrade(chart, NAME, self.values, wait=HELM_WAIT[wait], timeout=HELM_SECONDS)
+        if wait:
+            self.kube.wait_until_settled()
 
     def routing_values(self) -> dict[str, Any]:
         """Return values that route this namespace's hosts to the release."""

@@ -1,4 +1,4 @@
-"""External Redis as Kubernetes objects: Sentinels, a Cluster of six, a server with TLS."""
+"""External Redis as Kubernetes objects: Sentinels, a Cluster of six, standalone servers, TLS."""
 
 from hashlib import sha256
 from typing import Any
@@ -16,14 +16,17 @@ MASTER = "mymaster"
 COMMON = """\
 set -eu
 host=$HOSTNAME.redis
-# A restarted server waits until the others have voted. Without this there is no failover.
-if [ -e /data/appendonlydir ]; then sleep 10; fi
 set -- valkey-server --dir /data --port 6379 --protected-mode no --requirepass $PASSWORD \\
   --primaryauth $PASSWORD --appendonly yes --appendfsync always --no-appendfsync-on-rewrite no \\
   --save '' --maxmemory-policy noeviction --repl-diskless-sync-delay 0
 """
+WAIT = """
+# A restarted server waits until the others have voted. Without this there is no failover.
+if [ -e /data/appendonlydir ]; then sleep 10; fi
+"""
 REPLICA = (
     COMMON
+    + WAIT
     + f"""
 primary=redis-0.redis
 for n in 0 1 2; do
@@ -55,9 +58,20 @@ exec valkey-server $file --sentinel
 """
 NODE = (
     COMMON
+    + WAIT
     + """
 exec "$@" --cluster-enabled yes --cluster-config-file /data/nodes.conf \\
   --cluster-node-timeout 2000 --cluster-announce-ip $POD_IP
+"""
+)
+
+HOLD = "/data/hold"
+"""While a standalone server has this file, it does not start."""
+STANDALONE = (
+    COMMON
+    + f"""
+while [ -e {HOLD} ]; do sleep 0.2; done
+exec "$@"
 """
 )
 
@@ -95,6 +109,11 @@ def make_sentinels() -> list[Json]:
 def make_cluster() -> list[Json]:
     """Return six servers, for three primaries with a replica each."""
     return [_secret(), _service(), _stateful(6, [_container(SERVER, NODE, PORT)])]
+
+
+def make_standalone(servers: int) -> list[Json]:
+    """Return servers that do not know each other."""
+    return [_secret(), _service(), _stateful(servers, [_container(SERVER, STANDALONE, PORT)])]
 
 
 def make_single(ca: str, files: dict[str, str]) -> list[Json]:
