@@ -29,6 +29,7 @@ from e2e.scenarios import (
     spread,
     valkey_ha,
     valkey_scale,
+    valkey_secret,
     valkey_tls,
     valkey_volume,
 )
@@ -75,6 +76,7 @@ FULL = (
     Part("valkey-tls", valkey_tls.SCENARIOS),
     Part("valkey-ha", valkey_ha.SCENARIOS),
     Part("valkey-ha-tls", valkey_scale.TLS_SCENARIOS),
+    Part("valkey-ha-secret", valkey_secret.SCENARIOS),
     Part("valkey-scale", (valkey_scale.change_servers,)),
     Part("valkey-volume", valkey_volume.SCENARIOS),
     Part("retention", (retention.delete_old_usages,)),

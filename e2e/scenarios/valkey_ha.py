@@ -96,12 +96,14 @@ def require_no_refusal(release: Release) -> None:
     Raises:
         ScenarioFailed: A user lacks a right that it needs.
     """
-    words = ("sh", "-c", '. /etc/valkey/tier.sh; call "$HOSTNAME" 6379 pod info stats')
+    command = '. /etc/valkey/tier.sh; call "$HOSTNAME" 6379 pod info stats commandstats'
+    words = ("sh", "-c", command)
     for pod in release.kube.pods("valkey"):
         reply = release.kube.run(pod.metadata.name, *words).decode()
         denied = dict(re.findall(r"acl_access_denied_(\w+):(\d+)", reply))
         if not denied or set(denied.values()) != {"0"}:
-            raise ScenarioFailed(f"{pod.metadata.name} has refused commands: {denied}")
+            rejected = re.findall(r"cmdstat_(\S+):.*rejected_calls=[1-9]", reply)
+            raise ScenarioFailed(f"{pod.metadata.name} has refused {denied}, rejected: {rejected}")
 
 
 def require_failover(figures: Figures) -> None:
