@@ -7,6 +7,8 @@ from e2e.environment import valkey_image
 
 Json = dict[str, Any]
 
+NAME = "redis"
+"""Of the Service, and of the StatefulSet if there is one."""
 PORT, SENTINEL_PORT = 6379, 26379
 PASSWORD = "not-a-secret-outside-of-this-namespace"
 SECRET = "redis-password"
@@ -16,9 +18,13 @@ MASTER = "mymaster"
 COMMON = """\
 set -eu
 host=$HOSTNAME.redis
-set -- valkey-server --dir /data --port 6379 --protected-mode no --requirepass $PASSWORD \\
-  --primaryauth $PASSWORD --appendonly yes --appendfsync always --no-appendfsync-on-rewrite no \\
-  --save '' --maxmemory-policy noeviction --repl-diskless-sync-delay 0
+group=${HOSTNAME%-*}
+# A flusher that says which servers may be promoted writes this file.
+: > /data/valkey.conf
+set -- valkey-server /data/valkey.conf --dir /data --port 6379 --protected-mode no \\
+  --requirepass $PASSWORD --primaryauth $PASSWORD --appendonly yes --appendfsync always \\
+  --no-appendfsync-on-rewrite no --save '' --maxmemory-policy noeviction \\
+  --repl-diskless-sync-delay 0 --repl-ping-replica-period 1 --repl-timeout 3
 """
 WAIT = """
 # A restarted server waits until the others have voted. Without this there is no failover.
@@ -28,14 +34,14 @@ REPLICA = (
     COMMON
     + WAIT
     + f"""
-primary=redis-0.redis
+primary=$group-0.redis
 for n in 0 1 2; do
-  found=$(timeout 2 valkey-cli -h redis-$n.redis -p {SENTINEL_PORT} --raw \\
+  found=$(timeout 2 valkey-cli -h $group-$n.redis -p {SENTINEL_PORT} --raw \\
     SENTINEL GET-MASTER-ADDR-BY-NAME {MASTER} 2>/dev/null | head -n 1) || found=
-  case $found in redis-*) primary=$found; break ;; esac
+  case $found in $group-*) primary=$found; break ;; esac
 done
 if [ "$primary" != "$host" ]; then set -- "$@" --replicaof $primary 6379; fi
-exec "$@" --replica-announce-ip $host
+exec "$@" --replica-announce-ip $host --replica-priority 0
 """
 )
 SENTINEL = f"""\
@@ -48,7 +54,7 @@ protected-mode no
 sentinel resolve-hostnames yes
 sentinel announce-hostnames yes
 sentinel announce-ip $HOSTNAME.redis
-sentinel monitor {MASTER} redis-0.redis 6379 2
+sentinel monitor {MASTER} ${{HOSTNAME%-*}}-0.redis 6379 2
 sentinel auth-pass {MASTER} $PASSWORD
 sentinel down-after-milliseconds {MASTER} 2000
 sentinel failover-timeout {MASTER} 6000
@@ -97,13 +103,17 @@ exec valkey-server --dir /data --port 0 --tls-port {PORT} --tls-auth-clients no 
 """
 
 
-def make_sentinels() -> list[Json]:
-    """Return three servers, one of them the primary, each with a Sentinel in its pod."""
+def make_sentinels(*groups: str) -> list[Json]:
+    """Return three servers, one of them the primary, each with a Sentinel in its pod.
+
+    There are as many for each of several groups.
+    """
     containers = [
         _container(SERVER, REPLICA, PORT),
         _container("sentinel", SENTINEL, SENTINEL_PORT),
     ]
-    return [_secret(), _service(), _stateful(3, containers)]
+    sets = [_stateful(3, containers, name) for name in groups or (NAME,)]
+    return [_secret(), _service(), *sets]
 
 
 def make_cluster() -> list[Json]:
@@ -141,10 +151,10 @@ def _service() -> Json:
     spec = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
-        "selector": {"app": "redis"},
+        "selector": {"app": NAME},
         "ports": ports,
     }
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "redis"}, "spec": spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME}, "spec": spec}
 
 
 def _container(name: str, script: str, port: int) -> Json:
@@ -167,9 +177,10 @@ def _container(name: str, script: str, port: int) -> Json:
     }
 
 
-def _stateful(replicas: int, containers: list[Json]) -> Json:
+def _stateful(replicas: int, containers: list[Json], name: str = NAME) -> Json:
+    labels = {"app": NAME, "group": name}
     pod = {
-        "metadata": {"labels": {"app": "redis"}},
+        "metadata": {"labels": labels},
         "spec": {
             "terminationGracePeriodSeconds": 5,
             "enableServiceLinks": False,
@@ -192,12 +203,12 @@ def _stateful(replicas: int, containers: list[Json]) -> Json:
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
-        "metadata": {"name": "redis"},
+        "metadata": {"name": name},
         "spec": {
-            "serviceName": "redis",
+            "serviceName": NAME,
             "replicas": replicas,
             "podManagementPolicy": "Parallel",
-            "selector": {"matchLabels": {"app": "redis"}},
+            "selector": {"matchLabels": labels},
             "template": pod,
             "volumeClaimTemplates": [claim],
         },

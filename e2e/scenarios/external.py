@@ -10,7 +10,7 @@ from typing import Any
 
 from e2e import servers
 from e2e.kube import Kube, is_ready, wait_for
-from e2e.measure import ScenarioFailed, require_none_failed, require_short_outage
+from e2e.measure import require_none_failed, require_short_outage
 from e2e.release import Release
 from e2e.report import Report, Row
 from e2e.scenarios.faults import describe_failures
@@ -18,7 +18,7 @@ from e2e.scenarios.faults import describe_failures
 RATE = 60.0
 PARTITIONS = 4
 """On the Cluster, two primaries have one partition each, and the third has two."""
-OUTAGE_SECONDS = 30.0
+OUTAGE_SECONDS = 15.0
 """Two until a primary counts as down, a few for the vote, five between two checks of the API."""
 LOGIN = ("valkey-cli", "-a", servers.PASSWORD, "--no-auth-warning")
 SMALL: dict[str, Any] = {
@@ -96,7 +96,10 @@ def check_install(release: Release, row: Row, settings: dict[str, Any]) -> None:
 
 
 def fail_over(release: Release, row: Row, find: Callable[[Kube], str]) -> None:
-    """Kill a primary under load. Wait for a new one, and until the old one is back."""
+    """Kill a primary under load. Wait for a new one, and until the old one is back.
+
+    Only a server that confirmed every commit is promoted, so no id is skipped.
+    """
     with release.load(RATE) as load:
         time.sleep(3)
         old = find(release.kube)
@@ -107,12 +110,8 @@ def fail_over(release: Release, row: Row, find: Callable[[Kube], str]) -> None:
         time.sleep(5)
         row.figures = load.stop()
     row.notes += describe_failures(row.figures)
-    row.verdict = release.audit(failover=True)
+    row.verdict = release.audit()
     row.notes.append(f"{row.verdict.skipped} ids skipped")
-    if not row.verdict.skipped:
-        raise ScenarioFailed(
-            "no ids were skipped: no flusher recognised the new primary as another server"
-        )
     require_short_outage(row.figures, OUTAGE_SECONDS)
 
 
@@ -123,10 +122,11 @@ def run_cli(kube: Kube, pod: str, *command: str, port: int = servers.PORT) -> st
     return kube.run(pod, *words, check=False, container=servers.SERVER).decode()
 
 
-def find_primary(kube: Kube) -> str:
-    """Return the pod that most of the answering Sentinels name as the primary."""
+def find_primary(kube: Kube, group: str = servers.NAME) -> str:
+    """Return the pod that most of the answering Sentinels of a group name as the primary."""
     names = []
-    for pod in filter(is_ready, list_redis_pods(kube)):
+    pods = [pod for pod in list_redis_pods(kube) if pod.metadata.name.startswith(f"{group}-")]
+    for pod in filter(is_ready, pods):
         command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", servers.MASTER)
         words = run_cli(kube, pod.metadata.name, *command, port=servers.SENTINEL_PORT).split()
         names += [words[0].split(".")[0]] if words else []
