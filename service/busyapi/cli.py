@@ -38,6 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     # numpy, which `archive verify` and pyarrow load, starts a thread for each core. None has work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Arrow's mimalloc gives pages back to the kernel and soon asks for them again. With malloc, an
+    # export takes 5 % less CPU, and `busyapi lake` a tenth less memory. Only here it also holds for
+    # the readers of Parquet.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         try:
             settings = Settings.from_environment()
