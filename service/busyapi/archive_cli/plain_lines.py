@@ -107,7 +107,7 @@ def _cut_columns(lines: bytes, others: list[bytes], *, is_stamped: bool) -> pa.T
             ignore_empty_lines=False,
             invalid_row_handler=set_aside,
         ),
-        csv.ConvertOptions(column_types=dict.fromkeys(names, TEXT)),
+        csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary())),
     )
 
 
@@ -115,9 +115,7 @@ def _read_columns(
     table: pa.Table, others: list[bytes], digits: int, *, is_stamped: bool
 ) -> LineColumns | None:
     """Return the columns; append the lines of the rows that are not plain to `others`."""
-    head, timestamp, medication, *stamp = (
-        column.combine_chunks().cast(pa.binary()) for column in table.columns
-    )
+    head, timestamp, medication, *stamp = (column.combine_chunks() for column in table.columns)
     received_at = len(_ID) + digits + len(_RECEIVED)
     usage_at = received_at + _TIME_LENGTH
     patient = pc.binary_slice(head, usage_at + len(_PATIENT), _END)
@@ -141,7 +139,7 @@ def _read_columns(
         rows = zip(
             *(column.to_pylist() for column in table.filter(pc.invert(plain)).columns), strict=True
         )
-        others.extend(_restore("\x01".join(row).encode()) for row in rows)
+        others.extend(_restore(b"\x01".join(row)) for row in rows)
         table = table.filter(plain)
         if not table.num_rows:
             return None

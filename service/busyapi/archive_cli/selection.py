@@ -17,6 +17,7 @@ from busyapi.archive_cli.increment import (
     format_position,
     plan_increment,
 )
+from busyapi.archive_cli.kept_memory import keep_freed_memory
 from busyapi.archive_cli.line_filter import Query
 from busyapi.archive_cli.ordered_reader import ALL_SEQS, NO_SEQS
 from busyapi.archive_cli.partitions import find_partitions
@@ -175,8 +176,8 @@ class Selection:
 
         `verb` and `stdout_has_data` are those of `Progress`.
         """
-        total = self._estimate_bytes()
-        with Progress(verb, total, stdout_has_data=stdout_has_data) as progress:
+        keep_freed_memory()
+        with Progress(verb, self._estimate_bytes(), stdout_has_data=stdout_has_data) as progress:
 
             def report(error: str) -> None:
                 progress.clear()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from busyapi.archive import high_water, identity, markers, paths
 from busyapi.archive.paths import TEMPORARY_SUFFIX, ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_holes, find_overlaps, intersect
+from busyapi.archive_cli.kept_memory import keep_freed_memory
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.segment_check import SegmentCheck
 from busyapi.archive_cli.snapshot import ArchivePartition
@@ -51,9 +52,6 @@ class PartitionReport:
 
 Advance = Callable[[int], None]
 
-_KEPT_BYTES = 1 << 24
-"""More than the check of a block takes. It is never written to, so it takes no memory."""
-
 
 def verify_archive(
     root: Path, advance: Advance = lambda _: None, *, only: int | None = None
@@ -65,7 +63,7 @@ def verify_archive(
     Raises:
         ArchiveNotFound: the folder holds no archive.
     """
-    _keep_freed_memory()
+    keep_freed_memory()
     for status in find_partitions(root, only):
         report = PartitionReport(status.number)
         if status.error:
@@ -76,16 +74,6 @@ def verify_archive(
         except (ArchiveDamaged, OSError) as error:
             report.problems.append(ArchiveProblem("damaged", "", str(error)))
         yield report
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep the memory of a block for the next one.
-
-    glibc gives freed memory back to the kernel, which fills it with zeros when it is used again:
-    that took a fifth of a verification's CPU. glibc keeps twice as much as the largest piece of
-    memory that was taken from the kernel alone and freed.
-    """
-    bytearray(_KEPT_BYTES)
 
 
 def estimate_bytes(root: Path) -> int:
