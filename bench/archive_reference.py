@@ -44,6 +44,13 @@ _PATIENT = "select count(*) {lines} where usage->>'patientId' = '{patient}'"
 _RANGE = """select count(*) {lines} where "receivedAt" >= '{since}' and "receivedAt" < '{until}'"""
 
 
+_LAKE = "from read_parquet({files})"
+_LAKE_PATIENT = "select count(*) {lines} where patient_id = '{patient}'"
+_LAKE_DAYS = """
+select received_at::date as day, medication, count(*) {lines} group by all order by all
+"""
+
+
 class DuckDb:
     """The commands for one archive."""
 
@@ -66,6 +73,14 @@ class DuckDb:
         """Count the usages of each medication on each day."""
         return self._run(_DAYS)
 
+    def count_lake_patient(self, files: list[str], patient: str) -> list[str]:
+        """Count the usages of a patient in data files of the lake."""
+        return self._run(_LAKE_PATIENT, lines=_LAKE.format(files=files), patient=patient)
+
+    def count_lake_days(self, files: list[str]) -> list[str]:
+        """Count the usages of each medication on each day in data files of the lake."""
+        return self._run(_LAKE_DAYS, lines=_LAKE.format(files=files))
+
     def _run(self, sql: str, **values: object) -> list[str]:
-        text = sql.format(lines=self._lines, **values).strip()
+        text = sql.format(**{"lines": self._lines} | values).strip()
         return [sys.executable, "-c", _PROGRAM, text]

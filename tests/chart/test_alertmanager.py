@@ -64,7 +64,7 @@ def fired() -> dict[str, Json]:
     """Return the labels of each alert as promtool's cases expect them, in partition 0."""
     labels: dict[str, Json] = {}
     for case in list_cases():
-        for test in case["alert_rule_test"]:
+        for test in case.get("alert_rule_test", ()):
             for alert in test["exp_alerts"]:
                 values = {"alertname": test["alertname"], **alert["exp_labels"]}
                 values |= {"partition": "0"} if "partition" in values else {}

@@ -7,7 +7,7 @@ LAG_SECONDS = MetricDef(
     "gauge",
     "How long ago the oldest segment was finished whose usages the table lacks. 0: it has all that"
     " is finished. No series until the process has read the table. High: read the runbook.",
-    ("BusyapiLakeBehind", "Data path"),
+    ("BusyapiLakeBehind", "Data path", "benchmark"),
     (PARTITION,),
 )
 BEHIND_USAGES = MetricDef(
@@ -43,7 +43,7 @@ USAGES = MetricDef(
     "busyapi_lake_usages",
     "counter",
     "Usages that this process took into the table.",
-    ("Data path",),
+    ("Data path", "benchmark"),
 )
 FAILURES = MetricDef(
     "busyapi_lake_failures",
