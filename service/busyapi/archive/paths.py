@@ -24,7 +24,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -175,8 +175,13 @@ class FolderListing(NamedTuple):
 
 def list_files(folder: Path, partition: int) -> FolderListing:
     """List a partition's files by their names, without opening them."""
+    return parse_names(scan_names(folder), partition)
+
+
+def parse_names(names: Iterable[tuple[str, str]], partition: int) -> FolderListing:
+    """Return the files of a partition with these days and names."""
     files, others, indexes = [], [], []
-    for day, name in _scan_names(folder):
+    for day, name in names:
         if file := parse_file_name(day, name, partition):
             files.append(file)
         elif (match := _INDEX.fullmatch(name)) and int(match[1]) == partition:
@@ -186,7 +191,8 @@ def list_files(folder: Path, partition: int) -> FolderListing:
     return FolderListing(sorted(files), others, indexes)
 
 
-def _scan_names(folder: Path) -> Iterator[tuple[str, str]]:
+def scan_names(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield day and name of each file in the day folders."""
     with os.scandir(folder) as days:
         for day in days:
             if _DAY.fullmatch(day.name):

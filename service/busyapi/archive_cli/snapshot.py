@@ -48,14 +48,14 @@ class ArchivePartition(NamedTuple):
 
     def list_files(self) -> FolderListing:
         """Return its files as they were at one moment."""
-        listing = paths.list_files(self.folder, self.identity.partition)
+        names = list(paths.scan_names(self.folder))
         for _ in range(_TRIES):
             # A folder that changes while it is listed may show a renamed file twice or never.
-            second_listing = paths.list_files(self.folder, self.identity.partition)
-            if second_listing == listing:
+            second_names = list(paths.scan_names(self.folder))
+            if second_names == names:
                 break
-            listing = second_listing
-        return listing
+            names = second_names
+        return paths.parse_names(names, self.identity.partition)
 
     def measure_segments(self, seqs: SeqRange) -> int:
         """Return the bytes of the segments that may hold any of these seqs."""

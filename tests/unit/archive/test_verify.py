@@ -431,12 +431,12 @@ def test_verify_and_cat_follow_a_segment_that_was_finished_after_they_listed_it(
 ) -> None:
     write_blocks(root, 2)
     path = find_open_segment(root)
-    listed = paths.list_files(root / "p00", 0)
+    listed = list(paths.scan_names(root / "p00"))
     recover_writer(root).close()
     assert not path.exists()
-    real = paths.list_files
+    real = paths.scan_names
     listings = [listed, listed]
-    monkeypatch.setattr(paths, "list_files", lambda *of: listings.pop() if listings else real(*of))
+    monkeypatch.setattr(paths, "scan_names", lambda of: listings.pop() if listings else real(of))
     report = check(root)
     assert not report.problems
     assert report.usages == 12
