@@ -135,7 +135,9 @@ def find_unselected(expressions: Sequence[str]) -> list[str]:
 
 def find_uncovered(rules: Sequence[Json], cases_given: Sequence[Json]) -> list[str]:
     """Return alerts and windows that lack a case that fires or a case that is quiet."""
-    tests = [(case["name"], test) for case in cases_given for test in case.get("alert_rule_test", ())]
+    tests = [
+        (case["name"], test) for case in cases_given for test in case.get("alert_rule_test", ())
+    ]
     missing = []
     for rule in rules:
         name, labels = rule["alert"], rule["labels"].items()

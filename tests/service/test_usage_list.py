@@ -3,9 +3,11 @@
 import random
 import threading
 import time
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from busyapi.archive.index_file import decode_patients
 from testkit.api_client import (
     USAGE,
     RawConnection,
@@ -14,9 +16,11 @@ from testkit.api_client import (
     check_unavailable,
     send,
 )
+from testkit.archive.builder import find_segments
 from testkit.http1 import Answer, fetch
 from testkit.log_leaks import MARK
 from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
 
 BATCH = "/api/usages/batch"
@@ -112,6 +116,33 @@ def test_list_continues_without_a_flusher_where_the_client_has_what_is_archived(
     assert lists >= 9
     posts = api.read_metric("busyapi_request_seconds_count", route="/api/usages")
     assert posts == 6
+
+
+def test_a_list_has_filters_made_and_then_skips_segments_of_other_patients(
+    stacks: Stacks, valkey: Server
+) -> None:
+    stack = stacks(valkey, settings={"BUSYAPI_SEGMENT_BYTES": "1"})
+    for patient in (PATIENT, OTHER, OTHER, OTHER):
+        check_stored(send(stack.port, USAGE | {"patientId": patient}))
+        stack.wait_until_archived()
+    wait_until(lambda: len(find_segments(stack.archive)) == 4, "four segments")
+    assert not any(map(has_filter, find_indexes(stack.archive)))
+    assert len(read_list(stack.port, patient=OTHER)[0]) == 3
+    wait_until(lambda: all(map(has_filter, find_indexes(stack.archive))), "filters", seconds=60)
+    for segment in find_segments(stack.archive)[1:]:
+        content = bytearray(segment.read_bytes())
+        content[20] ^= 1
+        segment.write_bytes(content)
+    assert len(read_list(stack.port, patient=PATIENT)[0]) == 1
+    check_unavailable(fetch_page(stack.port, patient=OTHER), "no")
+
+
+def find_indexes(archive: Path) -> list[Path]:
+    return sorted(archive.rglob("_usages-*[0-9].index"))
+
+
+def has_filter(index: Path) -> bool:
+    return decode_patients(index.read_bytes()) is not None
 
 
 def test_pages_have_each_usage_once_while_usages_arrive_and_are_archived(

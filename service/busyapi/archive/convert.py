@@ -12,6 +12,9 @@ aside. Retention may delete the segment at any time.
 
 import os
 import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from busyapi.archive import paths
 from busyapi.archive.compression import read_content_size
 from busyapi.archive.identity import Identity, read_identity
 from busyapi.archive.index_file import has_valid_sections, read_patients, replace_index
-from busyapi.archive.lock import is_same_file
+from busyapi.archive.lock import is_same_file, try_flock
 from busyapi.archive.paths import ArchiveFile
 from busyapi.archive.patient_filter import PatientCollector
 from busyapi.archive.reader import (
@@ -31,13 +34,16 @@ from busyapi.archive.reader import (
 )
 from busyapi.archive.segment import Segment
 from busyapi.archive.segment_state import summarize_blocks
-from busyapi.errors import ArchiveDamaged, ArchiveTakenOver
+from busyapi.errors import ArchiveDamaged, ArchiveLocked, ArchiveTakenOver
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
 COPY_SUFFIX = f".convert{paths.TEMPORARY_SUFFIX}"
 """Before it each copy has a random part. Without flock a second conversion may run, and delete this
 copy: then it is gone, and no rename can take another file for it."""
+_LOCK_NAME = ".convert"
+LOCK_POLL_SECONDS = 0.05
+"""A process that makes filters leaves the lock free for longer between two segments."""
 
 
 class Conversion(Enum):
@@ -92,8 +98,40 @@ def delete_copies(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def exclude_other_conversions(folder: Path, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Let no second conversion run in a folder.
+
+    Raises:
+        ArchiveLocked: one is running, and has not ended in this time.
+    """
+    fd = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o640)
+    end = time.monotonic() + wait_seconds
+    try:
+        # Without flock, two conversions only disturb each other: no copy has another's name.
+        while not _try_lock(fd):
+            if time.monotonic() >= end:
+                raise ArchiveLocked(f"another conversion is running in {folder}")
+            time.sleep(LOCK_POLL_SECONDS)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        try_flock(fd)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def complete_index(folder: Path, file: ArchiveFile, identity: Identity) -> Conversion:
     """Make the index of a segment of format 2 if it is missing or has no filter of patients.
+
+    This is safe for the newest segments too, while a flusher runs or starts. The segment stays as
+    it is, and so does what its index states. Recovery sets aside only a segment that cannot be
+    read, and that gets no index here. An index that is left without a segment does not count.
 
     Raises: as `convert_segment`.
     """
@@ -104,7 +142,7 @@ def complete_index(folder: Path, file: ArchiveFile, identity: Identity) -> Conve
         stated = read_summary(fd, folder, file)
         if stated and read_patients(folder, file) and has_valid_sections(folder, file):
             return Conversion.NOTHING
-        patients = PatientCollector()
+        patients = PatientCollector(file.seq_count)
         summary = summarize_blocks(fd, file, identity.ids, patients.add)
         if summary is None or (stated and stated.sha256 != summary.sha256):
             # The old index stays: it proves that a byte has changed.

@@ -8,6 +8,8 @@ Headers and footer are skippable frames, which not every zstd reader skips. `fra
 """
 
 import struct
+import sys
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -37,6 +39,7 @@ TRAILER_SIZE = SHA_SIZE + _TRAILER.size
 """The end of a finished segment: SHA-256 of all bytes before it, the footer's length, MAGIC."""
 
 _ENTRY = struct.Struct("<QQQQQ")
+_ENTRY_NUMBERS = 5
 
 
 class UsageBatch(NamedTuple):
@@ -107,8 +110,29 @@ class SegmentIndex:
 
     def find(self, seq: Seq) -> IndexEntry | None:
         """Return the entry of the block that holds a seq; None if no block holds it."""
-        at = bisect_right(range(len(self)), seq, key=lambda position: self[position].first) - 1
+        at = self._find_position(seq)
         return self[at] if at >= 0 and seq <= self[at].last else None
+
+    def find_times(self) -> tuple[int, int]:
+        """Return the earliest and the latest receivedAt, or zeros."""
+        numbers = array("Q", bytes(self.packed))
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        earliest, latest = numbers[3::_ENTRY_NUMBERS], numbers[4::_ENTRY_NUMBERS]
+        return min(earliest, default=0), max(latest, default=0)
+
+    def overlapping(self, first: Seq, last: Seq) -> Iterator[IndexEntry]:
+        """Yield the entries of the blocks that hold any of these seqs."""
+        for at in range(max(0, self._find_position(first)), len(self)):
+            entry = self[at]
+            if entry.first > last:
+                return
+            if entry.last >= first:
+                yield entry
+
+    def _find_position(self, seq: Seq) -> int:
+        """Return the position of the last block that begins with this seq or before; or -1."""
+        return bisect_right(range(len(self)), seq, key=lambda position: self[position].first) - 1
 
 
 class SegmentSummary(NamedTuple):

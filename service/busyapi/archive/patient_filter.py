@@ -1,7 +1,7 @@
 """A Bloom filter of the patients of a segment: which segments a search may leave out.
 
-A filter never lacks a patient of its segment. One of 150 other patients seems to be in it. A
-patient is the text of a `patientId`, so "7" and 7 are the same one.
+A filter never lacks a patient of its segment. At most one of 150 other patients seems to be in it.
+A patient is the text of a `patientId`, so "7" and 7 are the same one.
 """
 
 import re
@@ -13,6 +13,11 @@ from typing import NamedTuple
 from busyapi.archive.archived_usage import parse_line
 
 BITS_PER_PATIENT = 12
+"""At least."""
+_SMALLEST_PARTS = 1 << 10
+"""Into how many parts the bits of a segment can be halved: a power of 2."""
+_MAX_SEEN = 1 << 17
+"""About 12 MiB."""
 _WORDS = struct.Struct("<4Q")
 _PATIENT = re.compile(rb'"patientId":("[^"\\]*"|-?[0-9]+(?![0-9.eE]))')
 
@@ -29,12 +34,20 @@ class PatientFilter(NamedTuple):
 
 
 class PatientCollector:
-    """Collects the patients of a segment, and perhaps texts that other members hold."""
+    """Collects the patients of a segment, and perhaps texts that other members hold.
 
-    def __init__(self) -> None:
-        self._tokens: set[bytes] = set()
-        """JSON of each, which is quick to collect."""
-        self._escaped: set[str] = set()
+    Its memory is bounded by the number of usages, not by what their patients are called. It begins
+    with the bits of a filter in which every usage is of another patient, and halves them at the end
+    as often as the patients that it has met allow.
+    """
+
+    def __init__(self, usages: int) -> None:
+        chunks = -(-usages * BITS_PER_PATIENT // (8 * _SMALLEST_PARTS))
+        self._bits = bytearray(max(1, chunks) * _SMALLEST_PARTS)
+        self._patients = 0
+        """How many have set a bit: nearly all."""
+        self._seen: set[bytes] = set()
+        """JSON of the patients that are in the bits already, which saves their digests."""
 
     def add(self, lines: bytes) -> None:
         r"""Add the patients of these lines.
@@ -44,26 +57,38 @@ class PatientCollector:
         Raises:
             ArchiveDamaged: such a line is no line of the archive.
         """
-        self._tokens.update(_PATIENT.findall(lines))
+        tokens = set(_PATIENT.findall(lines)) - self._seen
+        if len(self._seen) + len(tokens) > _MAX_SEEN:
+            self._seen.clear()
+        self._seen |= tokens
+        for token in tokens:
+            self._insert("0" if token == b"-0" else token.decode().strip('"'))
         if b"\\" in lines:
             for line in lines.splitlines():
                 if b"\\" in line:
                     self._add_parsed(parse_line(line).usage.get("patientId"))
 
+    def build(self) -> PatientFilter:
+        """Build the filter: 12 bits for each patient, and less than 24, or one byte."""
+        bits = int.from_bytes(self._bits, "little")
+        size = len(self._bits)
+        # A position modulo half of the bits is that position, or half of the bits less.
+        while size % 2 == 0 and 8 * size // 2 >= self._patients * BITS_PER_PATIENT:
+            size //= 2
+            bits = bits >> 8 * size | bits & (1 << 8 * size) - 1
+        return PatientFilter(bits.to_bytes(size, "little"))
+
     def _add_parsed(self, patient: object) -> None:
         if type(patient) is str:  # the pattern finds an integer
-            self._escaped.add(patient)
+            self._insert(patient)
 
-    def build(self) -> PatientFilter:
-        """Build the filter."""
-        patients = {token.decode().strip('"') for token in self._tokens - {b"-0"}} | self._escaped
-        if b"-0" in self._tokens:
-            patients.add("0")
-        bits = bytearray(len(patients) * BITS_PER_PATIENT // 8 + 1)
-        for patient in patients:
-            for at in _positions(patient, 8 * len(bits)):
-                bits[at >> 3] |= 1 << (at & 7)
-        return PatientFilter(bytes(bits))
+    def _insert(self, patient: str) -> None:
+        bits, is_new = self._bits, False
+        for at in _positions(patient, 8 * len(bits)):
+            mask = 1 << (at & 7)
+            is_new |= not bits[at >> 3] & mask
+            bits[at >> 3] |= mask
+        self._patients += is_new
 
 
 def _positions(patient: str, size: int) -> Iterator[int]:

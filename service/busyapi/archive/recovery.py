@@ -99,7 +99,8 @@ class Recovery:
         )
         for path in others:
             if path.endswith(TEMPORARY_SUFFIX):
-                (self._folder / path).unlink()
+                # The process of a killed flusher that makes filters may rename it just now.
+                (self._folder / path).unlink(missing_ok=True)
         # The process that renamed the newest files may have died before it synced the folder.
         sync_folder(self._folder)
         newest = [*self.files[-CHECKED_SEGMENTS:], *self._files_of(FileKind.OPEN)]

@@ -53,12 +53,13 @@ class OrderedReader:
         seqs: SeqRange = ALL_SEQS,
         *,
         patients: frozenset[str] = frozenset(),
-        skip_block: Callable[[IndexEntry], bool] = lambda _: True,
+        skip_block: Callable[[IndexEntry], bool] | None = None,
     ) -> None:
         """Prepare. `may_match_block` decides by earliest and latest receivedAt.
 
         Only `seqs` are read, and only of them is anything reported. Of a segment that has none of
-        the `patients`, if any are given, a block is not read if `skip_block` returns True.
+        the `patients`, if any are given, a block is not read if `skip_block` returns True. Without
+        this function, such a segment is skipped as one block.
         """
         self._seqs = seqs
         self._patients, self._skip_block = patients, skip_block
@@ -69,6 +70,8 @@ class OrderedReader:
         """The seq after the last complete block of the file that was read last."""
         self.passed = Seq(seqs.first - 1)
         """The last seq that was yielded and taken, or skipped by its time."""
+        self.lacks_filter = False
+        """A segment in the time of the search has no filter of patients, and could have one."""
         self._covering: list[ArchiveFile] = []
         self._opened: tuple[ArchiveFile, SeqRange] | None = None
         """The open segment that is being read, and what the reader takes from it."""
@@ -155,13 +158,16 @@ class OrderedReader:
         is_own = summary and matches_file(summary, file, own.owner_at(file.first))
         if summary and is_own:
             self._next_seq = Seq(file.last + 1)
-            lacks_patients = summary.format > 1 and self._lacks_patients(file)
-            for entry in summary.block_index:
-                if entry.first > span.last or entry.last < span.first:
-                    continue
+            may_match = self._may_match_block(*summary.block_index.find_times())
+            lacks_patients = may_match and summary.format > 1 and self._lacks_patients(file)
+            skip = self._skip_block if lacks_patients else None
+            if not may_match or (lacks_patients and skip is None):
+                self._pass(SeqRange(file.first, file.last), span)
+                return
+            for entry in summary.block_index.overlapping(*span):
                 seqs = SeqRange(entry.first, entry.last)
                 may_match = self._may_match_block(entry.earliest_ms, entry.latest_ms)
-                if may_match and not (lacks_patients and self._skip_block(entry)):
+                if may_match and not (skip and skip(entry)):
                     if block := read_indexed_block(fd, summary, entry):
                         yield block
                     else:
@@ -170,6 +176,8 @@ class OrderedReader:
             return
         if file.kind is FileKind.SEGMENT and read_format(fd) == 1:
             self._report(f"{file.path}: its footer is damaged, or belongs to another file")
+        elif file.kind is FileKind.SEGMENT:
+            self.lacks_filter = True
         yield from self._scan_blocks(fd, file, span)
 
     def _lacks_patients(self, file: ArchiveFile) -> bool:
@@ -177,6 +185,7 @@ class OrderedReader:
         if not self._patients:
             return False
         stated = read_patients(self._partition.folder, file)
+        self.lacks_filter |= stated is None
         return stated is not None and not any(map(stated.may_hold, self._patients))
 
     def _scan_blocks(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Block]:

@@ -50,6 +50,8 @@ class Page(NamedTuple):
     """Each line with its seq, without newline."""
     through: Seq
     """Up to this seq, `lines` has every matching usage."""
+    lacks_filter: bool
+    """A segment was read that has no filter of its patients, and could have one."""
 
 
 class _Complete(Exception):
@@ -98,8 +100,8 @@ class _PageReader:
         except _Complete:
             last = self._lines[-1][0] if self._is_full() else self._reader.passed
             self._reader.report_problems(last)
-            return Page(self._lines, last)
-        return Page(self._lines, self._seqs.last)
+            return Page(self._lines, last, self._reader.lacks_filter)
+        return Page(self._lines, self._seqs.last, self._reader.lacks_filter)
 
     def _may_match_block(self, earliest_ms: int, latest_ms: int) -> bool:
         has_progress = self._reader.passed >= self._seqs.first

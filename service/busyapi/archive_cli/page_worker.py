@@ -1,11 +1,11 @@
 r"""A process that reads pages for a flusher: a request a line on stdin, an answer on stdout.
 
-A process of its own, because a query takes up to a second of CPU, which must delay neither a flush
-nor a probe. It ends when its stdin does, so it does not outlive its flusher.
+A process of its own, because a query takes CPU for as long as its page allows, which must delay
+neither a flush nor a probe. It ends when its stdin does, so it does not outlive its flusher.
 
 At the start it writes an empty line: until then it has read no request.
 
-    {"first":1,"last":22954,"usages":100,…}\n   ──>   {"through":22954,"seqs":[7,…],"bytes":512}\n
+    {"first":1,"last":22954,"usages":100,…}\n   ──>   {"through":22954,"seqs":[7,…],"bytes":512,…}\n
                                                       <line>\n<line>\n…
 """
 
@@ -67,7 +67,12 @@ def render_page(page: Page) -> bytes:
     """Return a page as the worker answers it."""
     lines = b"".join(line + b"\n" for _, line in page.lines)
     seqs = [seq for seq, _ in page.lines]
-    head = {"through": page.through, "seqs": seqs, "bytes": len(lines)}
+    head = {
+        "through": page.through,
+        "seqs": seqs,
+        "lacks_filter": page.lacks_filter,
+        "bytes": len(lines),
+    }
     return json.dumps(head).encode() + b"\n" + lines
 
 

@@ -5,10 +5,9 @@ a flusher may set them aside. A downgrade needs the folder for itself.
 """
 
 import argparse
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from busyapi.archive import identity as identities
@@ -18,11 +17,12 @@ from busyapi.archive.convert import (
     complete_index,
     convert_segment,
     delete_copies,
+    exclude_other_conversions,
 )
 from busyapi.archive.format_version import NEWEST_FORMAT
 from busyapi.archive.fsync import translate_full_volume
 from busyapi.archive.identity import Identity
-from busyapi.archive.lock import lock_exclusively, try_flock
+from busyapi.archive.lock import lock_exclusively
 from busyapi.archive.paths import FileKind
 from busyapi.archive.recovery import CHECKED_SEGMENTS
 from busyapi.archive_cli.accept_loss import recover_for_command
@@ -47,7 +47,8 @@ _DOWNGRADE_ADVICE = (
     " another file system, run this command there, and copy it back"
 )
 _OLDEST_FORMAT = 1
-_LOCK_NAME = ".convert"
+LOCK_SECONDS = 60.0
+"""How long to wait for the flusher's process that makes filters: it makes one at a time."""
 
 
 class NotUpgraded(ArchiveError):
@@ -68,8 +69,8 @@ def _upgrade(options: argparse.Namespace) -> int:
     """Rewrite the segments of older formats in the newest one, and complete their indexes.
 
     An index gets a filter of the patients in its segment, with which `cat --patient` and `export
-    --patient` read only the segments that may hold a patient. The flusher makes no filters, so run
-    this command from time to time.
+    --patient` read only the segments that may hold a patient. A flusher makes filters when the API
+    lists usages, so run this command if no client does that.
 
     A flusher may run meanwhile: then its newest segments are left for a later run. They are also
     left on a file system without flock, where a flusher might run. Each segment is copied, compared
@@ -178,7 +179,7 @@ def _convert_segments(partition: ArchivePartition, target: int, left: int) -> bo
         raise NotUpgraded(f"{folder} is still of format {identity.format}: make room on its volume")
     counts: Counter[Conversion] = Counter()
     failed = 0
-    with _exclude_other_conversions(folder), translate_full_volume(folder):
+    with exclude_other_conversions(folder, LOCK_SECONDS), translate_full_volume(folder):
         delete_copies(folder)
         files = partition.list_files().files
         if target == _OLDEST_FORMAT and any(file.kind is FileKind.OPEN for file in files):
@@ -219,22 +220,3 @@ def _size(path: Path) -> int:
     with suppress(FileNotFoundError):
         return path.stat().st_size
     return 0
-
-
-@contextmanager
-def _exclude_other_conversions(folder: Path) -> Iterator[None]:
-    """Let no second conversion run in a folder.
-
-    Raises:
-        ArchiveLocked: one is running.
-    """
-    fd = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o640)
-    try:
-        try:
-            # Without flock, two conversions only disturb each other: no copy has another's name.
-            try_flock(fd)
-        except BlockingIOError:
-            raise ArchiveLocked(f"another conversion is running in {folder}") from None
-        yield
-    finally:
-        os.close(fd)

@@ -1,6 +1,6 @@
 """Reads pages of the archive in a process of its own, one at a time.
 
-A query may read for a second. In this process it would hold up flushes and probes; there it has a
+A query reads for a while. In this process it would hold up flushes and probes; there it has a
 lower priority, and the kernel ends it first if memory is short. The process starts with the first
 query and ends some time after the last one.
 """
@@ -13,12 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from busyapi.flusher.filters import FilterMaker
 from busyapi.flusher.priority import lower_priority
 
 _WORKER = "busyapi.archive_cli.page_worker"
 MAX_USAGES = 1000
 MAX_BYTES = 1 << 20
-SCAN_SECONDS = 1.0
+SCAN_SECONDS = 0.15
 """After this time a page ends with what was found."""
 MAX_SECONDS = 2.0
 """After this time the process is ended: one block cannot take that long."""
@@ -26,7 +27,8 @@ START_SECONDS = 60.0
 """After this time a process that has not started is ended. Until then queries fail while it starts:
 on a busy node, ending it with the first query would mean that it never starts."""
 WAIT_SECONDS = 0.7
-"""How long a query waits for those before it. All fits into the timeout of an API process."""
+"""How long a query waits for those before it: all that may wait are served, if nothing else needs
+the CPU. All fits into the timeout of an API process."""
 MAX_WAITING = 4
 IDLE_SECONDS = 300.0
 NICENESS = 10
@@ -48,6 +50,7 @@ class PageReader:
         self._arguments = (str(archive_dir), str(partition))
         # Held while the process reads a page: its answers come in the order of the requests.
         self._turn = asyncio.Lock()
+        self._filters = FilterMaker(archive_dir, partition)
         self._waiting = 0
         self._process: Process | None = None
         self._starts_until: float | None = None
@@ -80,8 +83,9 @@ class PageReader:
             self._turn.release()
 
     async def close(self) -> None:
-        """End the process, and wait until it has ended, if it can end."""
+        """End the processes, and wait until they have ended, if they can end."""
         self._end_process()
+        await self._filters.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(MAX_SECONDS):
                 await self._wait_for_end()
@@ -139,6 +143,8 @@ class PageReader:
         answer = json.loads(head)
         if error := answer.get("error"):
             raise PageFailed(error)
+        if answer["lacks_filter"]:
+            self._filters.start()
         return head + await process.stdout.readexactly(answer["bytes"])
 
     async def _start(self) -> Process:

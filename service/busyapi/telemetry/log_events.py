@@ -7,6 +7,7 @@ from busyapi.telemetry.log_event import NO_ACTION, LogEvent
 from busyapi.telemetry.log_events_audit import AUDIT_EVENTS
 from busyapi.telemetry.log_events_auth import AUTH_EVENTS
 from busyapi.telemetry.log_events_lake import LAKE_EVENTS
+from busyapi.telemetry.log_events_lists import LIST_EVENTS
 from busyapi.telemetry.log_events_replicas import REPLICA_EVENTS
 
 EVENTS = (
@@ -279,13 +280,7 @@ EVENTS = (
         "the archive could not be read for a lookup",
         "the runbook of BusyapiArchiveDamaged",
     ),
-    LogEvent(
-        "query_failed",
-        "warning",
-        ("error", "request_id"),
-        "no list from the archive: the file in `error` is damaged, or the reader ended or hangs",
-        "for ArchiveDamaged, the runbook of BusyapiArchiveDamaged",
-    ),
+    *LIST_EVENTS,
     *AUDIT_EVENTS,
     *LAKE_EVENTS,
     LogEvent("flusher_stopped", "info", (), "a flusher closed its archive and stopped", NO_ACTION),

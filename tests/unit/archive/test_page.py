@@ -113,9 +113,9 @@ def test_page_out_of_time_says_how_far_it_came_without_a_match(tmp_path: Path) -
     cursor, _ = build(tmp_path, [10, 0, 10, 10])
     nobody = Query(patients=frozenset(["nobody"]))
     page = read_page(open_partition(tmp_path), SeqRange(Seq(1), cursor), nobody, NO_TIME)
-    assert page == Page([], Seq(10))
+    assert page == Page([], Seq(10), lacks_filter=True)
     page = read_page(open_partition(tmp_path), SeqRange(Seq(11), cursor), nobody, MANY)
-    assert page == Page([], Seq(30))
+    assert page == Page([], Seq(30), lacks_filter=False)
 
 
 @pytest.mark.parametrize("limits", [MANY, NO_TIME, MANY._replace(usages=1)])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busyapi import cli
+from busyapi.archive import patient_filter
 from busyapi.archive.format import UsageBatch, render_lines
 from busyapi.archive.patient_filter import PatientCollector
 from busyapi.archive_cli.line_filter import Query
@@ -45,7 +46,7 @@ def test_no_patient_that_a_search_would_find_is_missing(
     usages: list[tuple[str | int, dict[str, object]]],
 ) -> None:
     lines = make_lines([render(patient, free) for patient, free in usages])
-    collector = PatientCollector()
+    collector = PatientCollector(len(usages))
     collector.add(lines)
     patients = collector.build()
     for patient, _ in usages:
@@ -58,16 +59,25 @@ def test_a_number_of_any_form_is_no_error() -> None:
     lines = make_lines(
         [b'{"a":{"patientId":%b},"patientId":-0,"b":[{"patientId":1.5e3}]}' % digits]
     )
-    collector = PatientCollector()
+    collector = PatientCollector(1)
     collector.add(lines)
     assert collector.build().may_hold("0")
 
 
-def test_few_other_patients_seem_to_be_in_a_segment() -> None:
-    collector = PatientCollector()
-    collector.add(make_lines([render(number) for number in range(2000)]))
+@pytest.mark.parametrize("usages_each", [1, 30])
+@pytest.mark.parametrize("seen", [0, 1 << 17])
+def test_few_other_patients_seem_to_be_in_a_segment(
+    monkeypatch: pytest.MonkeyPatch, usages_each: int, seen: int
+) -> None:
+    """A filter is small for its patients, and right, also if their usages are many."""
+    monkeypatch.setattr(patient_filter, "_MAX_SEEN", seen)
+    collector = PatientCollector(2000 * usages_each)
+    lines = make_lines([render(number) for number in range(2000)])
+    for _ in range(usages_each):
+        collector.add(lines)
     patients = collector.build()
-    assert len(patients.bits) == 3001
+    assert 3000 <= len(patients.bits) < 6000
+    assert all(patients.may_hold(str(number)) for number in range(2000))
     wrong = sum(patients.may_hold(str(number)) for number in range(2000, 12_000))
     assert 0 < wrong < 150
 
