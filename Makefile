@@ -153,7 +153,7 @@ lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrad
 	$(UV) --no-deps -c requirements-test.lock k8s/loadtest/requirements.in -o k8s/loadtest/requirements.lock
 	$(UV) --no-deps bench/requirements.in -o bench/requirements.lock
 	$(UV) --no-deps -c requirements-test.lock tests/readers/wheels.in -o tests/readers/wheels.lock
-	for name in chdb spark-3.5 spark-4; do $(UV) tests/readers/$$name.in -o tests/readers/$$name.lock; done
+	for name in chdb spark-3.5 spark-4 spark-4.1; do $(UV) tests/readers/$$name.in -o tests/readers/$$name.lock; done
 	$(UV) docs/requirements.in -o docs/requirements.lock
 	$(UV) testkit/chart/checkov.in -o testkit/chart/requirements-checkov.lock
 	$(UV) --no-deps testkit/chart/programs.in -o testkit/chart/requirements-programs.lock
@@ -189,12 +189,18 @@ $(VENV)/.wheels: tests/readers/wheels.lock $(VENV)/.test
 	@$(INSTALL) tests/readers/wheels.lock --no-deps --upgrade --target $(VENV)/readers/wheels
 	@touch $@
 
-$(VENV)/.readers: $(wildcard tests/readers/*.lock) $(VENV)/.test
-	@for name in chdb spark-3.5 spark-4; do \
+# From Maven, with their checksums in tests/readers/jars.sha256.
+JARS := io.airlift:aircompressor:0.27 org.xerial:sqlite-jdbc:3.54.1.0 \
+  org.apache.iceberg:iceberg-spark-runtime-3.5_2.12:1.12.0 \
+  org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0
+
+$(VENV)/.readers: $(wildcard tests/readers/*.lock) tests/readers/jars.sha256 $(VENV)/.test
+	@for name in chdb spark-3.5 spark-4 spark-4.1; do \
 	  $(BIN)/python -m venv $(VENV)/readers/$$name && \
 	  $(VENV)/readers/$$name/bin/pip --quiet install --require-hashes -r tests/readers/$$name.lock || exit 1; done
-	@mvn -q -B dependency:copy -Dartifact=io.airlift:aircompressor:0.27 \
-	  -DoutputDirectory=$(abspath $(VENV))/readers -Dmdep.stripVersion=true
+	@for jar in $(JARS); do mvn -q -B dependency:copy -Dartifact=$$jar \
+	  -DoutputDirectory=$(abspath $(VENV))/readers -Dmdep.stripVersion=true || exit 1; done
+	@cd $(VENV)/readers && sha256sum --check --quiet $(CURDIR)/tests/readers/jars.sha256
 	@touch $@
 
 # Helm 3, kubectl and checkov, each in its own environment: their dependencies conflict.

@@ -41,8 +41,10 @@ PACKAGES = {
     "DataFusion": "datafusion",
     "Spark 4": "pyspark",
     "Spark 3.5": "pyspark",
+    "pyiceberg": "pyiceberg",
+    "Polars": "polars",
 }
-"""The package of each program that the page's table names."""
+"""The package of each program that the page's tables name."""
 ALL_TORN, TORN_IS_ERROR = "reads all complete usages", "error"
 TIMES = [
     '"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)"',
@@ -236,6 +238,14 @@ def test_the_page_has_the_versions_of_the_locks() -> None:
     rows = dict(re.findall(r"^\| ([^|]+) \| ([\d.]+) \|", PAGE.read_text(), re.MULTILINE))
     for program, package in PACKAGES.items():
         assert re.search(rf"^{package}=={re.escape(rows[program])}\.", text, re.MULTILINE), program
+
+
+def test_the_packages_for_the_iceberg_table_are_those_that_were_tested() -> None:
+    jar = re.compile(r"(?:org|io)\.[\w.]+:[\w.-]+:[\d.]+\d")
+    lake = PAGE.parents[1] / "how-to/lake.md"
+    packages = set(jar.findall(lake.read_text()))
+    assert len(packages) > 1
+    assert packages <= set(jar.findall((PAGE.parents[2] / "Makefile").read_text()))
 
 
 def test_the_pattern_finds_every_segment_and_no_other_file(root: Path) -> None:
