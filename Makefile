@@ -73,7 +73,7 @@ soak: $(VENV)/.bench $(VENV)/.chart  ## the tests that take many minutes
 	$(PYTEST) -m long $(ARGS)
 
 # A Python and its packages for each: Spark 3.5 and 4 cannot share one. pyspark is a source package.
-readers: $(VENV)/.wheels $(VENV)/.readers  ## other programs read an archive (DuckDB, Spark and others); needs Java 17, Maven, zstd and jq
+readers: $(VENV)/.wheels $(VENV)/.readers  ## other programs read an archive (DuckDB, Spark and others); needs Java 17, Maven, Go 1.25, zstd and jq
 	$(PYTEST) tests/readers $(ARGS)
 
 test-release: $(VENV)/.test  ## build, push, pull and verify a release; BASE= where no image can be pulled
@@ -201,6 +201,7 @@ $(VENV)/.readers: $(wildcard tests/readers/*.lock) tests/readers/jars.sha256 $(V
 	@for jar in $(JARS); do mvn -q -B dependency:copy -Dartifact=$$jar \
 	  -DoutputDirectory=$(abspath $(VENV))/readers -Dmdep.stripVersion=true || exit 1; done
 	@cd $(VENV)/readers && sha256sum --check --quiet $(CURDIR)/tests/readers/jars.sha256
+	@GOBIN=$(abspath $(VENV))/readers go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	@touch $@
 
 # Helm 3, kubectl and checkov, each in its own environment: their dependencies conflict.

@@ -49,16 +49,16 @@ def run_script(steps: Sequence[Mapping[str, Any]]) -> Counter[str]:
     return Counter(json.loads(done.stdout.splitlines()[-1]))
 
 
-def open_lake(folder: Path) -> Any:
-    """Return the table of a warehouse."""
+def open_lake(warehouse: Path | str, catalog: str = "") -> Any:
+    """Return the table of a warehouse. Without a catalog, it is the one of a local folder."""
     from busyapi.lake.table import LakeConfig, LakeTable  # noqa: PLC0415 - after the switch is set
 
-    return LakeTable(LakeConfig(str(folder), "", "busyapi.usages"))
+    return LakeTable(LakeConfig(str(warehouse), catalog, "busyapi.usages"))
 
 
-def read_table(warehouse: Path) -> Any:
+def read_table(warehouse: Path | str, catalog: str = "") -> Any:
     """Return all rows of the table, as Arrow."""
-    return open_lake(warehouse).load().scan().to_arrow()
+    return open_lake(warehouse, catalog).load().scan().to_arrow()
 
 
 def read_archive_ids(root: Path) -> list[int]:
@@ -82,9 +82,10 @@ def read_archive_ids(root: Path) -> list[int]:
 
 def run_turn(
     root: Path,
-    warehouse: Path,
+    warehouse: Path | str,
     only: int | None = None,
     *,
+    catalog: str = "",
     tidies: bool = True,
     orphan_seconds: float = 86_400.0,
 ) -> bool:
@@ -100,7 +101,7 @@ def run_turn(
 
     compaction.MAX_INPUTS = 4
     maintenance.ORPHAN_AGE = timedelta(seconds=orphan_seconds)
-    lake = open_lake(warehouse)
+    lake = open_lake(warehouse, catalog)
     config = LoopConfig(1.0, timedelta(seconds=1), tidies)
     return LakeLoop(lake, Taker(lake, root, only, RUN_BYTES), config).run_turn()
 
@@ -135,7 +136,7 @@ def _run_step(step: Mapping[str, Any]) -> Iterator[str]:
     Raises:
         RuntimeError: a turn failed.
     """
-    root, warehouse = Path(step["root"]), Path(step["warehouse"])
+    root, warehouse, catalog = Path(step["root"]), step["warehouse"], step.get("catalog", "")
     for partition, days in step.get("grow", ()):
         grow(root, partition, days, step["count"])
 
@@ -144,7 +145,8 @@ def _run_step(step: Mapping[str, Any]) -> Iterator[str]:
             switch.set(failpoint)
         tidies, alone = only in (None, 0), len(step["processes"]) == 1
         orphan_seconds = 2.0 if alone else 300.0
-        if not run_turn(root, warehouse, only, tidies=tidies, orphan_seconds=orphan_seconds):
+        options = {"catalog": catalog, "tidies": tidies, "orphan_seconds": orphan_seconds}
+        if not run_turn(root, warehouse, only, **options):
             raise RuntimeError("a turn had a problem")
 
     turns = [(process.get("failpoint", ""), process.get("only")) for process in step["processes"]]
@@ -157,12 +159,18 @@ def _run_step(step: Mapping[str, Any]) -> Iterator[str]:
             raise RuntimeError(f"a turn ended with {status}")
 
 
-def make_kills(root: Path, warehouse: Path, seed: int, kills: int) -> list[dict[str, Any]]:
+def make_kills(
+    root: Path,
+    warehouse: Path | str,
+    seed: int,
+    kills: int,
+    failpoints: Sequence[str] = FAILPOINTS,
+) -> list[dict[str, Any]]:
     """Return steps that grow the archive, each with a turn that is killed, and a last one."""
     chance = random.Random(seed)
     steps: list[dict[str, Any]] = []
     for number in range(kills):
-        failpoint = FAILPOINTS[number % len(FAILPOINTS)]
+        failpoint = failpoints[number % len(failpoints)]
         # Every file of a commit is a place of its own: the last is the table's new metadata.
         hit = chance.randrange(1, 12) if failpoint == "lake-file-closed" else 1
         steps.append(
