@@ -138,9 +138,9 @@ class Bench:
         lake = [sys.executable, "-m", "busyapi", "lake", "--dir", str(self.archive), "--once"]
         self.rows.append(Row("lake, all of it", "busyapi", measure(lake, self._environment)))
         lake_table = LakeTable(LakeConfig(str(self.folder / "lake"), "", "busyapi.usages")).load()
-        found = [file.file_path.removeprefix("file://") for file in list_files(lake_table)]
-        self._add("one patient", "DuckDB, from the lake", duck.count_lake_patient(found, PATIENT))
-        self._add("medications by day", "DuckDB, from the lake", duck.count_lake_days(found))
+        paths = [file.file_path.removeprefix("file://") for file in list_files(lake_table)]
+        self._add("one patient", "DuckDB, from the lake", duck.count_lake_patient(paths, PATIENT))
+        self._add("medications by day", "DuckDB, from the lake", duck.count_lake_days(paths))
         yield from self._render_commands()
 
     def run_lists(self) -> Iterator[str]:
