@@ -140,7 +140,11 @@ def complete_index(folder: Path, file: ArchiveFile, identity: Identity) -> Conve
         if read_format(fd) == 1:
             return Conversion.NOTHING
         stated = read_summary(fd, folder, file)
-        if stated and read_patients(folder, file) and has_valid_sections(folder, file):
+        if (
+            stated
+            and read_patients(folder, file, stated.sha256)
+            and has_valid_sections(folder, file)
+        ):
             return Conversion.NOTHING
         patients = PatientCollector(file.seq_count)
         summary = summarize_blocks(fd, file, identity.ids, patients.add)

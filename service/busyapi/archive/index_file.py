@@ -142,13 +142,17 @@ def read_index(folder: Path, file: ArchiveFile) -> SegmentSummary | None:
     return summary
 
 
-def read_patients(folder: Path, file: ArchiveFile) -> PatientFilter | None:
-    """Read the filter of the patients of a segment whose index is valid; None if it has none."""
+def read_patients(folder: Path, file: ArchiveFile, sha256: bytes) -> PatientFilter | None:
+    """Read the filter of the patients of the segment with this SHA-256; None if it has none.
+
+    The index may have been replaced since its summary was read, by that of another segment.
+    """
     try:
         raw = (folder / paths.index_path(file)).read_bytes()
     except OSError:
         return None
-    return decode_patients(raw) if decode_index(raw) else None
+    stated = decode_index(raw)
+    return decode_patients(raw) if stated and stated.sha256 == sha256 else None
 
 
 def write_temporary_index(

@@ -16,8 +16,8 @@ BITS_PER_PATIENT = 12
 """At least."""
 _SMALLEST_PARTS = 1 << 10
 """Into how many parts the bits of a segment can be halved: a power of 2."""
-_MAX_SEEN = 1 << 17
-"""About 12 MiB."""
+_MAX_SEEN, _MAX_SEEN_BYTES = 1 << 17, 64
+"""How many to remember, and the longest of them: all take at most 24 MiB."""
 _WORDS = struct.Struct("<4Q")
 _PATIENT = re.compile(rb'"patientId":("[^"\\]*"|-?[0-9]+(?![0-9.eE]))')
 
@@ -30,7 +30,9 @@ class PatientFilter(NamedTuple):
     def may_hold(self, patient: str) -> bool:
         """Return whether the segment may hold a usage of this patient."""
         bits = self.bits
-        return all(bits[at >> 3] >> (at & 7) & 1 for at in _positions(patient, 8 * len(bits)))
+        return all(
+            bits[at >> 3] >> (at & 7) & 1 for at in _positions(_encode(patient), 8 * len(bits))
+        )
 
 
 class PatientCollector:
@@ -52,7 +54,8 @@ class PatientCollector:
     def add(self, lines: bytes) -> None:
         r"""Add the patients of these lines.
 
-        A line with a backslash is parsed, because it may spell a patient otherwise, as `"\u0031"`.
+        A line with a backslash is parsed, because it may spell a patient otherwise, as `"\u0031"`,
+        or the name of the member.
 
         Raises:
             ArchiveDamaged: such a line is no line of the archive.
@@ -60,9 +63,9 @@ class PatientCollector:
         tokens = set(_PATIENT.findall(lines)) - self._seen
         if len(self._seen) + len(tokens) > _MAX_SEEN:
             self._seen.clear()
-        self._seen |= tokens
+        self._seen |= {token for token in tokens if len(token) <= _MAX_SEEN_BYTES}
         for token in tokens:
-            self._insert("0" if token == b"-0" else token.decode().strip('"'))
+            self._insert(b"0" if token == b"-0" else token.strip(b'"'))
         if b"\\" in lines:
             for line in lines.splitlines():
                 if b"\\" in line:
@@ -79,10 +82,10 @@ class PatientCollector:
         return PatientFilter(bits.to_bytes(size, "little"))
 
     def _add_parsed(self, patient: object) -> None:
-        if type(patient) is str:  # the pattern finds an integer
-            self._insert(patient)
+        if type(patient) in {str, int}:
+            self._insert(_encode(str(patient)))
 
-    def _insert(self, patient: str) -> None:
+    def _insert(self, patient: bytes) -> None:
         bits, is_new = self._bits, False
         for at in _positions(patient, 8 * len(bits)):
             mask = 1 << (at & 7)
@@ -91,7 +94,11 @@ class PatientCollector:
         self._patients += is_new
 
 
-def _positions(patient: str, size: int) -> Iterator[int]:
-    """Yield the bits of a patient. Half a surrogate pair, which no line has, is allowed here."""
-    digest = sha256(patient.encode(errors="surrogatepass")).digest()
-    return (word % size for word in _WORDS.unpack(digest))
+def _encode(patient: str) -> bytes:
+    """Return UTF-8. Half a surrogate pair, which no line has, is allowed here."""
+    return patient.encode(errors="surrogatepass")
+
+
+def _positions(patient: bytes, size: int) -> Iterator[int]:
+    """Yield the bits of a patient."""
+    return (word % size for word in _WORDS.unpack(sha256(patient).digest()))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from busyapi.archive import high_water, identity
-from busyapi.archive.format import IndexEntry
+from busyapi.archive.format import IndexEntry, SegmentSummary
 from busyapi.archive.index_file import read_patients
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_holes, find_overlaps, intersect
@@ -159,7 +159,7 @@ class OrderedReader:
         if summary and is_own:
             self._next_seq = Seq(file.last + 1)
             may_match = self._may_match_block(*summary.block_index.find_times())
-            lacks_patients = may_match and summary.format > 1 and self._lacks_patients(file)
+            lacks_patients = may_match and self._lacks_patients(file, summary)
             skip = self._skip_block if lacks_patients else None
             if not may_match or (lacks_patients and skip is None):
                 self._pass(SeqRange(file.first, file.last), span)
@@ -180,11 +180,11 @@ class OrderedReader:
             self.lacks_filter = True
         yield from self._scan_blocks(fd, file, span)
 
-    def _lacks_patients(self, file: ArchiveFile) -> bool:
+    def _lacks_patients(self, file: ArchiveFile, summary: SegmentSummary) -> bool:
         """Return whether the filter of a segment excludes all the patients."""
-        if not self._patients:
+        if not self._patients or summary.format == 1:
             return False
-        stated = read_patients(self._partition.folder, file)
+        stated = read_patients(self._partition.folder, file, summary.sha256)
         self.lacks_filter |= stated is None
         return stated is not None and not any(map(stated.may_hold, self._patients))
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from busyapi import cli
 from busyapi.archive import patient_filter
 from busyapi.archive.format import UsageBatch, render_lines
+from busyapi.archive.index_file import read_index, read_patients
+from busyapi.archive.paths import index_path, list_files
 from busyapi.archive.patient_filter import PatientCollector
 from busyapi.archive_cli.line_filter import Query
 from busyapi.ids import Seq
@@ -62,6 +65,36 @@ def test_a_number_of_any_form_is_no_error() -> None:
     collector = PatientCollector(1)
     collector.add(lines)
     assert collector.build().may_hold("0")
+
+
+def test_a_patient_under_an_escaped_name_or_after_a_space_is_not_missing() -> None:
+    r"""No writer renders such lines, but a search finds them: it parses lines with a backslash."""
+    lines = make_lines([b'{"patientI\\u0064":7}', b'{"a":"\\n","patientId": 8}'])
+    collector = PatientCollector(2)
+    collector.add(lines)
+    patients = collector.build()
+    for patient in "78":
+        assert Query(patients=frozenset([patient])).select_content(lines)
+        assert patients.may_hold(patient)
+
+
+def test_bytes_that_are_no_text_are_no_error() -> None:
+    """A filter of their segment can be made: only a search for such a patient fails."""
+    collector = PatientCollector(2)
+    collector.add(make_lines([b'{"patientId":"\xff"}', b'{"patientId":"\xc3\xa9"}']))
+    assert collector.build().may_hold("\u00e9")
+
+
+def test_long_names_of_patients_take_no_memory() -> None:
+    collector = PatientCollector(500)
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            collector.add(b'{"patientId":"%b%d"}' % (b"x" * 20_000, number))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1 << 20
 
 
 @pytest.mark.parametrize("usages_each", [1, 30])
@@ -195,6 +228,18 @@ def test_an_index_of_the_same_name_and_size_from_another_archive_hides_nothing(
     assert json.loads(capsys.readouterr().out)["id"] == 1
     assert run_archive(fast_path / "a", "upgrade") == 0
     assert run_archive(fast_path / "a", "verify") == 0
+
+
+def test_the_filter_of_a_segment_that_was_replaced_does_not_count(root: Path) -> None:
+    """A reader has read the summary of one segment, and another one takes its name."""
+    assert run_archive(root, "upgrade") == 0
+    folder = root / "p00"
+    one, other = list_files(folder, 0).files[:2]
+    summary = read_index(folder, one)
+    assert summary
+    assert read_patients(folder, one, summary.sha256)
+    (folder / index_path(other)).rename(folder / index_path(one))
+    assert read_patients(folder, one, summary.sha256) is None
 
 
 def test_a_second_reader_finds_the_filter_as_documented(root: Path) -> None:
