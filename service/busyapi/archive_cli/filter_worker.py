@@ -4,10 +4,11 @@ A process of its own with the lowest priority, because a segment takes seconds o
 delay neither a flush nor a page. It ends when its stdin does, so it does not outlive its flusher.
 It may be killed at any time: the next one writes the same temporary file again.
 
-Its input is a line with the first seqs of the segments that it leaves out. For each other segment
-it prints a line before it reads it, and one more if it gets no filter:
+Its input is a line with the paths of the segments that it leaves out. For each other segment it
+prints a line before it reads it, and one more when it has a filter, or gets none:
 
-    {"first":1}\n{"first":1,"error":"… is damaged"}\n
+    {"path":"2026-11-23/…"}\n{"path":"2026-11-23/…","done":true}\n
+    {"path":"2026-11-22/…"}\n{"path":"2026-11-22/…","error":"… is damaged"}\n
 """
 
 import errno
@@ -29,10 +30,11 @@ from busyapi.archive.convert import (
 )
 from busyapi.archive.identity import read_identity
 from busyapi.archive.paths import ArchiveFile, FileKind
-from busyapi.errors import ArchiveDamaged, ArchiveError, ArchiveLocked
+from busyapi.errors import ArchiveDamaged, ArchiveError, ArchiveLocked, FsyncFailed
 
 MIN_FREE_BYTES = 1 << 26
 """Below this no filter is made: what is left is for usages. A filter has at most a few MiB."""
+_VOLUME_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 PAUSE_SECONDS = 3 * LOCK_POLL_SECONDS
 """For this time after each segment, `busyapi archive upgrade` can take the lock."""
 
@@ -46,35 +48,37 @@ def main(root: str, partition: str) -> None:
     make_filters(Path(root), int(partition), left, _print)
 
 
-def make_filters(root: Path, partition: int, left: frozenset[int], report: Report) -> None:
+def make_filters(root: Path, partition: int, left: frozenset[str], report: Report) -> None:
     """Make the filters of a partition, that of the newest segment first.
 
-    It ends early if the volume is nearly full, or if another conversion runs.
+    It ends early if the volume is nearly full or read-only, or if another conversion runs.
     """
     folder = paths.partition_folder(root, partition)
     files = paths.list_files(folder, partition).files
     for file in reversed(files):
-        if file.kind is not FileKind.SEGMENT or file.first in left:
+        if file.kind is not FileKind.SEGMENT or file.path in left:
             continue
         if _measure_free_bytes(folder) < MIN_FREE_BYTES:
             return
-        report({"first": file.first})
+        report({"path": file.path})
         try:
             with exclude_other_conversions(folder):
                 done = _complete(folder, file)
         except ArchiveLocked:
             return
         except (ArchiveError, OSError) as error:
-            if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if _is_of_volume(error):
                 return
             why = str(error) if file.path in str(error) else f"{file.path}: {error}"
-            report({"first": file.first, "error": why})
+            report({"path": file.path, "error": why})
             continue
-        if done is not Conversion.NOTHING:
+        if done is not None:
+            report({"path": file.path, "done": True})
+        if done is Conversion.INDEXED:
             time.sleep(PAUSE_SECONDS)
 
 
-def _complete(folder: Path, file: ArchiveFile) -> Conversion:
+def _complete(folder: Path, file: ArchiveFile) -> Conversion | None:
     # Read it for each segment: the newest ones may have other strides than when this began.
     identity = read_identity(folder)
     if identity is None:
@@ -83,7 +87,13 @@ def _complete(folder: Path, file: ArchiveFile) -> Conversion:
         return complete_index(folder, file, identity)
     except FileNotFoundError:
         # Retention deleted the segment, or recovery the temporary file: the next one sees.
-        return Conversion.NOTHING
+        return None
+
+
+def _is_of_volume(error: ArchiveError | OSError) -> bool:
+    """Return whether each segment of the volume would fail. An fsync may be what finds it full."""
+    cause = error.__cause__ if isinstance(error, FsyncFailed) else error
+    return isinstance(cause, OSError) and cause.errno in _VOLUME_ERRNOS
 
 
 def _measure_free_bytes(folder: Path) -> int:

@@ -37,13 +37,16 @@ class FilterMaker:
     def __init__(self, archive_dir: Path, partition: int) -> None:
         self._arguments = (str(archive_dir), str(partition))
         self._task: asyncio.Task[None] | None = None
-        self._reading: int | None = None
-        """The first seq of the segment that the process reads."""
+        self._reading: str | None = None
+        """The path of the segment that the process reads."""
         self._next_start = 0.0
         """A time of the loop."""
-        self._left: set[int] = set()
-        """The first seqs of the segments that get no filter, until this flusher ends."""
-        self._deaths: Counter[int] = Counter()
+        self._done: set[str] = set()
+        """The segments that have a filter: to read all of these again for each new segment would
+        take minutes in a large archive."""
+        self._left: set[str] = set()
+        """The segments that get no filter, until this flusher ends."""
+        self._deaths: Counter[str] = Counter()
 
     def start(self) -> None:
         """Start a process, unless one runs or has just ended."""
@@ -89,28 +92,30 @@ class FilterMaker:
         assert process.stdin  # noqa: S101 - both are pipes
         assert process.stdout  # noqa: S101
         # It stays open: the process ends when this one does.
-        process.stdin.write(json.dumps(sorted(self._left)).encode() + b"\n")
+        process.stdin.write(json.dumps(sorted(self._done | self._left)).encode() + b"\n")
         self._reading = None
         async for line in process.stdout:
             if not line.endswith(b"\n"):  # it died while it wrote the line
                 break
             report = json.loads(line)
-            self._reading = report["first"]
+            self._reading = report["path"]
+            if report.get("done"):
+                self._done.add(report["path"])
             if error := report.get("error"):
-                self._leave(report["first"], error)
+                self._leave(report["path"], error)
         if code := await process.wait():
             self._note_death(f"the process ended with {code}")
 
     def _note_death(self, why: str) -> None:
         """Note at which segment the process died. It may have been killed for another reason."""
-        if (first := self._reading) is None:
+        if (path := self._reading) is None:
             log.warning("filter_not_made", detail=why)
             return
-        self._deaths[first] += 1
-        if self._deaths[first] >= MAX_TRIES:
-            self._leave(first, f"the segment that begins with seq {first}: {why}")
+        self._deaths[path] += 1
+        if self._deaths[path] >= MAX_TRIES:
+            self._leave(path, f"{path}: {why}")
 
-    def _leave(self, first: int, why: str) -> None:
-        self._left.add(first)
+    def _leave(self, path: str, why: str) -> None:
+        self._left.add(path)
         if len(self._left) <= MAX_LOGGED:
             log.warning("filter_not_made", detail=why)

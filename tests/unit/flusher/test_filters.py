@@ -27,7 +27,7 @@ from testkit.waiting import wait_until
 
 SEGMENTS = 4
 STEPS = ("write-index", "sync", "before-rename", "after-rename", "sync-folder")
-NOBODY_LEFT: frozenset[int] = frozenset()
+NOBODY_LEFT: frozenset[str] = frozenset()
 
 
 @pytest.fixture
@@ -54,6 +54,11 @@ def list_filters(root: Path) -> list[bool]:
     return [
         decode_patients(path.read_bytes()) is not None for path in sorted(root.rglob("*.index"))
     ]
+
+
+def list_paths(root: Path) -> list[str]:
+    """Return the paths of the segments in their partition, the oldest first."""
+    return [str(segment.relative_to(root / "p00")) for segment in find_segments(root)]
 
 
 def hang_at(segment: Path) -> None:
@@ -112,7 +117,7 @@ def test_process_ends_with_its_flusher(root: Path) -> None:
     with start_worker(root) as process:
         assert process.stdin
         assert process.stdout
-        assert json.loads(process.stdout.readline()) == {"first": SEGMENTS}
+        assert json.loads(process.stdout.readline()) == {"path": list_paths(root)[-1]}
         process.stdin.close()
         assert process.wait(30) == 0
 
@@ -132,13 +137,27 @@ async def test_a_segment_at_which_the_process_dies_is_left_and_the_others_get_fi
         assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
         os.kill(pid, signal.SIGKILL)
         await task
-        assert maker._reading == SEGMENTS
+        assert maker._reading == list_paths(root)[-1]
         maker._reading = None
     assert list_filters(root) == [False] * SEGMENTS
     maker.start()
     assert maker._task
     await maker._task
     assert list_filters(root) == [True] * (SEGMENTS - 1) + [False]
+
+
+async def test_a_segment_that_has_a_filter_is_not_read_again(
+    root: Path, maker: FilterMaker
+) -> None:
+    maker.start()
+    assert maker._task
+    await maker._task
+    assert list_filters(root) == [True] * SEGMENTS
+    for segment in find_segments(root):
+        hang_at(segment)
+    maker.start()
+    await asyncio.wait_for(maker._task, 60)
+    assert maker._reading is None
 
 
 async def test_close_ends_the_process_and_starts_no_other(root: Path, maker: FilterMaker) -> None:
@@ -159,13 +178,16 @@ def test_a_damaged_segment_is_reported_and_the_others_get_filters(root: Path) ->
     damaged.write_bytes(content)
     reports: list[dict[str, Any]] = []
     make_filters(root, 0, NOBODY_LEFT, reports.append)
-    errors = {report["first"]: report["error"] for report in reports if "error" in report}
-    assert list(errors) == [2]
-    assert damaged.name in errors[2]
+    path = list_paths(root)[1]
+    errors = {report["path"]: report["error"] for report in reports if "error" in report}
+    assert list(errors) == [path]
+    assert path in errors[path]
+    done = [report["path"] for report in reports if "done" in report]
+    assert done == [other for other in reversed(list_paths(root)) if other != path]
     assert list_filters(root) == [True, False, True, True]
     assert damaged.read_bytes() == content
-    make_filters(root, 0, frozenset([2]), reports.append)
-    assert len([report for report in reports if report["first"] == 2]) == 2
+    make_filters(root, 0, frozenset([path]), reports.append)
+    assert len([report for report in reports if report["path"] == path]) == 2
 
 
 def test_on_a_nearly_full_volume_no_filter_is_made(
@@ -175,6 +197,19 @@ def test_on_a_nearly_full_volume_no_filter_is_made(
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     make_filters(root, 0, NOBODY_LEFT, lambda _: None)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("step", ["write-index", "sync"])
+def test_a_volume_that_gets_full_ends_the_process_and_leaves_no_segment(
+    root: Path, step: str
+) -> None:
+    """On NFS, or with a quota, an fsync may be what finds the volume full."""
+    with start_worker(root, f"archive-{step}=enospc") as process:
+        output, _ = process.communicate()
+    assert process.returncode == 0
+    assert [json.loads(line) for line in output.splitlines()] == [{"path": list_paths(root)[-1]}]
+    assert list_filters(root) == [False] * SEGMENTS
+    assert not list(root.rglob("*.tmp"))
 
 
 def test_an_upgrade_waits_for_the_filter_that_is_being_made_and_goes_before_the_next(
