@@ -5,8 +5,9 @@
 
 The lines of a block hardly differ in what comes before their usages, so arrays compare that. Then
 it is replaced by a short beginning of the same length, and a parser that keeps nothing reads the
-rest. What this check accepts is valid. What it does not know, such as ids that get a digit more
-within a block, is checked line by line: see `segment_check`.
+rest. What this check accepts is valid, but as in `read_heads`, a number may be beyond a double.
+What it does not know, such as ids that get a digit more within a block, is checked line by line:
+see `segment_check`.
 """
 
 import re

@@ -40,7 +40,8 @@ class PageLimits(NamedTuple):
     bytes: int
     """The last usage may exceed it."""
     seconds: float
-    """At least one block is read, however long it takes."""
+    """From the first block on, which is read however long it takes. The files are listed before:
+    with as many as years leave, that alone may take longer."""
 
 
 class Page(NamedTuple):
@@ -85,7 +86,7 @@ class _PageReader:
     ) -> None:
         self._partition, self._seqs, self._query = partition, seqs, query
         self._limits, self._visibility = limits, visibility
-        self._end = time.monotonic() + limits.seconds
+        self._end: float | None = None
         self._lines: list[tuple[Seq, bytes]] = []
         self._bytes = 0
         self._reader = OrderedReader(
@@ -104,8 +105,11 @@ class _PageReader:
         return Page(self._lines, self._seqs.last, self._reader.lacks_filter)
 
     def _may_match_block(self, earliest_ms: int, latest_ms: int) -> bool:
+        now = time.monotonic()
+        if self._end is None:
+            self._end = now + self._limits.seconds
         has_progress = self._reader.passed >= self._seqs.first
-        if has_progress and time.monotonic() > self._end:
+        if has_progress and now > self._end:
             raise _Complete
         return self._query.may_match_block(earliest_ms, latest_ms)
 

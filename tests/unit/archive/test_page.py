@@ -1,6 +1,7 @@
 """Pages of a query, one after the other, are the matching usages of the archive."""
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busyapi.archive import high_water
 from busyapi.archive.identity import read_identity
 from busyapi.archive.ranges import SeqRange
 from busyapi.archive_cli.line_filter import Query
@@ -116,6 +118,23 @@ def test_page_out_of_time_says_how_far_it_came_without_a_match(tmp_path: Path) -
     assert page == Page([], Seq(10), lacks_filter=True)
     page = read_page(open_partition(tmp_path), SeqRange(Seq(11), cursor), nobody, MANY)
     assert page == Page([], Seq(30), lacks_filter=False)
+
+
+def test_time_of_a_page_begins_when_the_files_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each page of an archive with very many files would be one block."""
+    cursor, _ = build(tmp_path, [10, 10, 10])
+    read_mark = high_water.read_mark
+
+    def read_slowly(folder: Path, archive_id: str) -> Seq:
+        time.sleep(1.1)
+        return read_mark(folder, archive_id)
+
+    monkeypatch.setattr(high_water, "read_mark", read_slowly)
+    limits = MANY._replace(seconds=1.0)
+    page = read_page(open_partition(tmp_path), SeqRange(Seq(1), cursor), PATIENT, limits)
+    assert page.through == cursor
 
 
 @pytest.mark.parametrize("limits", [MANY, NO_TIME, MANY._replace(usages=1)])
