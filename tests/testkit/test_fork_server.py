@@ -43,7 +43,8 @@ def test_child_has_its_own_settings(server: ForkServer, tmp_path: Path) -> None:
 
 def running(server: ForkServer, folder: Path) -> ForkedProcess:
     """Start a flusher that finds no Redis."""
-    settings = {"BUSYAPI_ARCHIVE_DIR": str(folder), "BUSYAPI_FLUSHER_PORT": "0"}
+    ports = {"BUSYAPI_FLUSHER_PORT": "0", "BUSYAPI_ARCHIVE_PORT": "0"}
+    settings = {"BUSYAPI_ARCHIVE_DIR": str(folder), **ports}
     child = start(server, folder / "log", *FLUSHER, BUSYAPI_REDIS_URL="redis://[::1]:1", **settings)
     wait_until(lambda: "flusher_not_ready" in (folder / "log").read_text(), "it to run", seconds=20)
     return child
