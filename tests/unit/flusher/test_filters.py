@@ -205,7 +205,8 @@ def test_a_volume_that_gets_full_ends_the_process_and_leaves_no_segment(
 ) -> None:
     """On NFS, or with a quota, an fsync may be what finds the volume full."""
     with start_worker(root, f"archive-{step}=enospc") as process:
-        output, _ = process.communicate()
+        assert process.stdout
+        output = process.stdout.read()  # its stdin stays open: it ends with that
     assert process.returncode == 0
     assert [json.loads(line) for line in output.splitlines()] == [{"path": list_paths(root)[-1]}]
     assert list_filters(root) == [False] * SEGMENTS
