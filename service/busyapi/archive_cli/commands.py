@@ -14,7 +14,7 @@ from busyapi.archive_cli.export_options import add_export_options
 from busyapi.archive_cli.export_record import record_before, record_export
 from busyapi.archive_cli.ls import list_files, render_table
 from busyapi.archive_cli.partitions import find_partitions
-from busyapi.archive_cli.progress import Progress
+from busyapi.archive_cli.progress import Progress, count_problems
 from busyapi.archive_cli.query import find_line
 from busyapi.archive_cli.selection import (
     Selection,
@@ -204,7 +204,7 @@ def _verify(options: argparse.Namespace) -> int:
             problems += len(report.problems)
             rows += [_render_json(report)] if options.json else _render_report(report)
     if not options.json:
-        rows.append("no problem found" if not problems else f"{problems} problems found")
+        rows.append(count_problems(problems))
     # One write: the exit code must not depend on how fast a reader of one line closes the pipe.
     write_output("\n".join(rows) + "\n")
     return EXIT_FAILED if problems else EXIT_OK

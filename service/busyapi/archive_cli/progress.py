@@ -12,6 +12,13 @@ _MIN_SECONDS = 0.001
 _MINUTE, _HOUR = 60, 3600
 
 
+def count_problems(count: int) -> str:
+    """Return the last line of a verification."""
+    if count == 1:
+        return "1 problem found"
+    return f"{count or 'no'} problem{'s' if count else ''} found"
+
+
 class Progress:
     """Counts bytes towards a total, and shows them. Use it as a context, which clears the line."""
 

@@ -107,10 +107,10 @@ class SegmentCheck:
         """Check that a block follows the one before it, in bytes and in seqs."""
         header = block.header
         if (block.offset, header.first) != (self._end, self.next_seq):
-            detail = (
-                f"no complete block of seq {self.next_seq} at {self._end},"
-                f" the next is at {block.offset}"
-            )
+            where = f"at {self._end}, the next is at {block.offset}"
+            if block.offset == self._end:
+                where = f"at {self._end}, where one of seq {header.first} is"
+            detail = f"no complete block of seq {self.next_seq} {where}"
             self._report_damage(self.next_seq, Seq(header.first - 1), detail)
         if header.owner != self._partition.identity.owner_at(header.first):
             self._report_damage(header.first, header.last, "belongs to another partition")

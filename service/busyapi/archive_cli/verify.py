@@ -6,6 +6,7 @@ finished segment holds (FORMAT.md: recovery may have died between the copy and t
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -78,7 +79,11 @@ def verify_archive(
 
 def estimate_bytes(root: Path) -> int:
     """Return about how many bytes `verify_archive` will read."""
-    return sum(path.stat().st_size for path in root.glob("p*/*/usages-*"))
+    total = 0
+    for path in root.glob("p*/*/usages-*"):
+        with suppress(OSError):  # finished or deleted since, or damage, which the check reports
+            total += path.stat().st_size
+    return total
 
 
 class _PartitionCheck:

@@ -15,6 +15,7 @@ from busyapi.archive_cli.commands import (
     handle_errors,
     parse_id,
 )
+from busyapi.archive_cli.progress import count_problems
 from busyapi.archive_cli.selection import add_partition_option, parse_time, print_error
 from busyapi.archive_cli.snapshot import ArchiveNotFound
 from busyapi.audit.files import find_trails, list_files
@@ -113,7 +114,7 @@ def _verify(options: argparse.Namespace) -> int:
     for report in reports:
         rows += [_render_json(report)] if options.json else _render_report(report)
     if not options.json:
-        rows.append("no problem found" if not problems else f"{problems} problems found")
+        rows.append(count_problems(problems))
     write_output("\n".join(rows) + "\n")
     return EXIT_FAILED if problems else EXIT_OK
 

@@ -217,7 +217,7 @@ def test_verify_prints_stats_and_exits_0_or_1(run: Run, root: Path) -> None:
     result = run("verify")
     assert result.code == 1
     assert "missing   id 9 in no file" in result.out
-    assert "1 problems found" in result.out
+    assert "1 problem found" in result.out
 
 
 def test_verify_prints_json(run: Run, root: Path) -> None:

@@ -20,7 +20,12 @@ from busyapi.archive_cli.line_filter import Query
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.query import select_lines
 from busyapi.archive_cli.snapshot import ArchiveNotFound
-from busyapi.archive_cli.verify import ArchiveProblem, PartitionReport, verify_archive
+from busyapi.archive_cli.verify import (
+    ArchiveProblem,
+    PartitionReport,
+    estimate_bytes,
+    verify_archive,
+)
 from busyapi.ids import Seq
 from busyapi.strides import IdScheme
 from testkit.archive.builder import (
@@ -465,3 +470,14 @@ def test_a_segment_without_an_index_that_holds_more_than_its_name_says_is_damage
     set_high_water(tmp_path, 3)
     (problem,) = check(tmp_path).problems
     assert (problem.kind, problem.where) == ("damaged", "ids 4 to 6")
+
+
+def test_a_file_that_is_no_longer_there_is_damage_and_the_rest_is_checked(root: Path) -> None:
+    """As if it was renamed after the files were listed, which must not end the verification."""
+    segment = find_segments(root)[1]
+    segment.unlink()
+    segment.symlink_to("gone")
+    assert estimate_bytes(root) > 0
+    (report,) = verify_archive(root)
+    assert [problem.kind for problem in report.problems] == ["damaged"]
+    assert report.usages
