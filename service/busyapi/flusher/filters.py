@@ -7,15 +7,14 @@ read a segment without one: one process at a time, which ends when each segment 
 
 import asyncio
 import json
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import Process
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
-from busyapi.flusher.priority import lower_priority
+from busyapi.flusher.priority import start_worker
 
 log = structlog.get_logger()
 
@@ -71,16 +70,8 @@ class FilterMaker:
         self._next_start = max(self._next_start, loop.time() + INTERVAL_SECONDS)
 
     async def _run_process(self) -> None:
-        process = await asyncio.create_subprocess_exec(
-            # -P: a file in the working directory must not be imported as a module.
-            *(sys.executable, "-P", "-m", _WORKER, *self._arguments),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=DEVNULL,  # a stack trace could quote a usage
-            env={},  # it needs no setting, and no password
-        )
+        process = await start_worker(_WORKER, *self._arguments, niceness=NICENESS)
         try:
-            lower_priority(process.pid, NICENESS)
             await self._follow(process)
         finally:
             if process.returncode is None:

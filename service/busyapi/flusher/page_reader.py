@@ -7,14 +7,13 @@ query and ends some time after the last one.
 
 import asyncio
 import json
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import Process
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from busyapi.flusher.filters import FilterMaker
-from busyapi.flusher.priority import lower_priority
+from busyapi.flusher.priority import start_worker
 
 _WORKER = "busyapi.archive_cli.page_worker"
 MAX_USAGES = 1000
@@ -148,14 +147,6 @@ class PageReader:
         return head + await process.stdout.readexactly(answer["bytes"])
 
     async def _start(self) -> Process:
-        process = await asyncio.create_subprocess_exec(
-            # -P: a file in the working directory must not be imported as a module.
-            *(sys.executable, "-P", "-m", _WORKER, *self._arguments),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=DEVNULL,  # a stack trace could quote a usage
-            env={},  # it needs no setting, and no password
-        )
+        process = await start_worker(_WORKER, *self._arguments, niceness=NICENESS)
         self._starts_until = asyncio.get_running_loop().time() + START_SECONDS
-        lower_priority(process.pid, NICENESS)
         return process
