@@ -6,6 +6,7 @@ in the archive was stored twice.
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -60,6 +61,16 @@ class History:
     def acknowledged(self) -> int:
         """The number of usages that were answered with an id."""
         return self.usages[Outcome.OK]
+
+    def count_acknowledged(self, sent_after: float, answered_before: float = math.inf) -> int:
+        """Return how many usages were sent and acknowledged between two monotonic times."""
+        return sum(
+            len(request.digests)
+            for request in tuple(self.requests)
+            if request.outcome is Outcome.OK
+            and sent_after < request.sent
+            and request.answered < answered_before
+        )
 
     def __str__(self) -> str:
         outcomes = ", ".join(f"{self.usages[outcome]} {outcome}" for outcome in Outcome)

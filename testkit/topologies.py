@@ -202,6 +202,13 @@ class SentinelSet(ManagedResource):
         address: Any = sentinel.client.sentinel_get_master_addr_by_name(self.service)
         return int(address[1]) if address else 0
 
+    def tolerate_silence(self, seconds: int) -> None:
+        """Find a server down only after this time from now on."""
+        for sentinel in self.sentinels:
+            sentinel.client.sentinel_set(
+                self.service, "down-after-milliseconds", str(seconds * 1000)
+            )
+
     def other(self, server: Server) -> Server:
         """Return the other of the two servers."""
         return self.servers[1 - self.servers.index(server)]

@@ -4,7 +4,7 @@ An API process and its clients still reach it. Each direction of the network may
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
@@ -89,6 +89,18 @@ def is_primary(server: Server) -> bool:
     return bool(server.replication()["role"] == "master")
 
 
+def wait_for_promotion(replicas: Sequence[Server]) -> float:
+    """Wait until one of them is a primary, and return a monotonic time at which none was."""
+    asked = [time.monotonic()]
+
+    def is_any_promoted() -> bool:
+        asked.append(time.monotonic())
+        return any(map(is_primary, replicas))
+
+    wait_until(is_any_promoted, "a promotion", seconds=STEP_SECONDS)
+    return asked[-2]
+
+
 def split_network(
     folder: Path, flavour: Flavour, directions: tuple[Direction, ...], build: dict[str, str]
 ) -> tuple[int, Verdict]:
@@ -96,16 +108,19 @@ def split_network(
     network = SplitNetwork(folder, flavour, build)
     with network.running():
         with network.posting():
-            old = network.sentinels.primary()
+            old, others = network.sentinels.primary(), network.replicas()
             network.split(old, *directions)
-            time.sleep(0.5)  # what was confirmed before is answered
-            before, others = network.history.acknowledged, network.replicas()
-            wait_until(lambda: any(map(is_primary, others)), "a promotion", seconds=STEP_SECONDS)
-            # From now on the API may find the new one, without the Sentinels.
-            acknowledged = network.history.acknowledged - before
+            split = time.monotonic()
+            promoted = wait_for_promotion(others)
             network.sentinels.wait_for_failover(old, STEP_SECONDS)
             time.sleep(2)
+            # Later the API may find the new one, without the Sentinels. A usage that was sent before
+            # the split may be on a replica, which says so up to a second later.
+            acknowledged = network.history.count_acknowledged(split, promoted)
             assert is_primary(old)
+            # A second failover could promote the former primary, before a Sentinel has made it a
+            # replica: see the limits in docs/explanation/replication.md.
+            network.sentinels.tolerate_silence(STEP_SECONDS)
             network.heal(old)
             network.wait_for_holders()
             network.wait_for_usages()
@@ -168,9 +183,9 @@ def test_cut_off_primary_without_sentinels_acknowledges_nothing(
                     link.mute()
                 if direction != "to others":
                     link.hold()
-            time.sleep(0.5)  # what was confirmed before is answered
-            before = load.history.acknowledged
+            split = time.monotonic()
             replicas[0].command("REPLICAOF", "NO", "ONE")
             replicas[1].command("REPLICAOF", "127.0.0.1", replicas[0].port)
             time.sleep(SILENCE_SECONDS + 3)
-            assert load.history.acknowledged == before
+            # What was sent before may be on a replica, which says so up to a second later.
+            assert load.history.count_acknowledged(split) == 0
