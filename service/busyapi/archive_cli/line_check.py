@@ -115,7 +115,7 @@ def _clear_ids(heads: _Heads, digits: int, expected: _Offsets) -> None:
     start = _ID_OFFSET + digits - _TEXT_DIGITS
     for offset in range(start, _ID_OFFSET - _TEXT_DIGITS, -_TEXT_DIGITS):
         upper = expected // _TEXTS_COUNT
-        texts = _TEXTS[expected - upper * _TEXTS_COUNT]
+        texts = _TEXTS.take(expected - upper * _TEXTS_COUNT)
         if offset < _ID_OFFSET:
             mask = bytes(_ID_OFFSET - offset).ljust(_TEXT_DIGITS, b"\xff")
             texts &= np.frombuffer(mask, np.uint32)
