@@ -63,6 +63,17 @@ def test_ids_that_get_a_digit_more_are_checked_line_by_line() -> None:
     assert check_lines(b"".join(make_lines(490, [b""])), IDS) is None
 
 
+@pytest.mark.parametrize("digits", range(3, 17))
+def test_each_digit_of_an_id_is_checked(digits: int) -> None:
+    """Ids are compared by four digits, and the first of them may be fewer."""
+    lines = make_lines(10**digits // 4, [b""])
+    assert check_lines(b"".join(lines), IDS) is not None
+    for at in range(len('{"id":'), len('{"id":') + digits):
+        changed = bytearray(lines[3])
+        changed[at] ^= 1
+        assert check_lines(b"".join([*lines[:3], changed, *lines[4:]]), IDS) is None
+
+
 def test_an_empty_usage_is_checked_line_by_line() -> None:
     *lines, last = make_lines(5, [b""])
     content = b"".join(lines) + last.partition(b'"usage":')[0] + b'"usage":{}}\n'
