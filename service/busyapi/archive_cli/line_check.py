@@ -1,4 +1,4 @@
-"""The check of all lines of a block at once, for `archive verify`. Only this module imports numpy.
+"""The check of all lines of a block at once, for `archive verify`.
 
     {"id":32001,"receivedAt":"2026-11-01T01:25:40.800Z","usage":{"patientId":"048840",…}}
     └── START ┘└─────────────────────── MIDDLE ────────────────────┘└────── the rest ─────┘
@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from busyapi.archive.archived_usage import count_objects, count_stamped_objects
 from busyapi.archive.frames import find_ends
 from busyapi.archive.ranges import SeqRange
+from busyapi.archive_cli.line_arrays import Bytes, Places, parse_numbers
 from busyapi.stamp import count_stamped_lines
 from busyapi.strides import IdScheme
 
@@ -33,11 +33,7 @@ _MS_DIGITS = 3
 _MIDDLE_BYTES = len(',"receivedAt":"2026-11-23T19:12:00.123Z","usage":{')
 _MIN_REST_BYTES = len('"":1}}')
 _WORD_BYTES, _WHOLE_WORD = 8, (1 << 64) - 1
-_BASE = 10
-_NEWLINE, _BRACE, _ZERO, _SPACE = b"\n}0 "
-
-_Offsets = NDArray[np.int64]
-_Bytes = NDArray[np.uint8]
+_NEWLINE, _BRACE, _SPACE = b"\n} "
 
 
 class CheckedLines(NamedTuple):
@@ -69,7 +65,7 @@ def check_lines(content: bytes, ids: IdScheme) -> CheckedLines | None:
     if len(ends) != seqs.last - seqs.first + 1 or shortest < width + _MIN_REST_BYTES:
         return None
     rows = sliding_window_view(data, -(-width // _WORD_BYTES) * _WORD_BYTES)[starts]
-    numbers = _parse_numbers(rows[:, _ID_OFFSET : _ID_OFFSET + digits])
+    numbers = parse_numbers(rows[:, _ID_OFFSET : _ID_OFFSET + digits])
     expected = np.arange(len(ends)) * ids.owner_at(seqs.first)[1] + first
     if numbers is None or (numbers != expected).any():
         return None
@@ -79,23 +75,13 @@ def check_lines(content: bytes, ids: IdScheme) -> CheckedLines | None:
     return CheckedLines(seqs, times)
 
 
-def _parse_numbers(texts: _Bytes) -> _Offsets | None:
-    """Return numbers of the same length; None if a byte is no digit."""
-    # An array for each place of the digits, which is faster than one for each number.
-    digits = np.subtract(texts.T, np.uint8(_ZERO), order="C")
-    if digits.max() >= _BASE:
-        return None
-    powers: _Offsets = _BASE ** np.arange(len(digits) - 1, -1, -1)
-    return powers @ digits
-
-
-def _read_times(rows: _Bytes, digits: int) -> set[bytes] | None:
+def _read_times(rows: Bytes, digits: int) -> set[bytes] | None:
     """Return the first and the last receivedAt of each second, from the beginnings of lines.
 
     Return None if one has another layout, or a usage that is no object.
     """
     ms_at = _ID_OFFSET + digits + _MS_OFFSET
-    ms = _parse_numbers(rows[:, ms_at : ms_at + _MS_DIGITS])
+    ms = parse_numbers(rows[:, ms_at : ms_at + _MS_DIGITS])
     if ms is None:
         return None
     mask = bytearray(b"\xff" * (_ID_OFFSET + digits + _MIDDLE_BYTES)).ljust(rows.shape[1], b"\0")
@@ -118,7 +104,7 @@ def _read_times(rows: _Bytes, digits: int) -> set[bytes] | None:
     return times
 
 
-def _are_objects(content: bytes, starts: _Offsets, ends: _Offsets, width: int) -> bool:
+def _are_objects(content: bytes, starts: Places, ends: Places, width: int) -> bool:
     """Return whether each line is one object that ends after its usage, or after a valid stamp.
 
     The parser refuses a newline within a string, and outside of one nothing but the end of an
@@ -147,7 +133,7 @@ def _are_objects(content: bytes, starts: _Offsets, ends: _Offsets, width: int) -
     return count_stamped_objects(lines) == len(ends)
 
 
-def _replace(data: _Bytes, starts: _Offsets, start: bytes) -> None:
+def _replace(data: Bytes, starts: Places, start: bytes) -> None:
     """Replace the beginnings of lines."""
     window = sliding_window_view(data, len(start), writeable=True)
     window[starts] = np.frombuffer(start, np.uint8)
