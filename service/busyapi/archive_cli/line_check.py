@@ -1,4 +1,4 @@
-"""The check of all lines of a block at once, for `archive verify`. Only this module imports numpy.
+"""The check of all lines of a block at once, for `archive verify`.
 
     {"id":32001,"receivedAt":"2026-11-01T01:25:40.800Z","usage":{"patientId":"048840",…}}
     └── START ┘└─────────────────────── MIDDLE ────────────────────┘└────── the rest ─────┘
@@ -8,8 +8,6 @@ it is replaced by a short beginning of the same length, and a parser that keeps 
 rest. What this check accepts is valid, but as in `read_heads`, a number may be beyond a double.
 What it does not know, such as ids that get a digit more within a block, is checked line by line:
 see `segment_check`.
-
-An item of a dtype such as `V64` is copied at once, in half the time of a row of 64 bytes.
 """
 
 import re
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from busyapi.archive.archived_usage import count_objects, count_stamped_objects
 from busyapi.archive.frames import find_ends
 from busyapi.archive.ranges import SeqRange
+from busyapi.archive_cli.line_arrays import Bytes, Places, Windows, slide
 from busyapi.stamp import count_stamped_lines
 from busyapi.strides import IdScheme
 
@@ -41,10 +40,6 @@ _ZERO_MS, _POINT_MASK, _MAX_DIGIT = int.from_bytes(b".000"), 0xFF000000, 9
 _NEWLINE, _BRACE, _SPACE = b"\n} "
 _MAX_ASCII = 127
 _MEMORY_UNIT = 1 << 20
-
-_Bytes = NDArray[np.uint8]
-_Offsets = NDArray[np.int64]
-_Heads = NDArray[np.void]
 
 
 class CheckedLines(NamedTuple):
@@ -76,7 +71,7 @@ def check_lines(content: bytes, ids: IdScheme) -> CheckedLines | None:
     shortest = int((ends - starts).min())
     if len(str(last)) != digits or shortest < width + _MIN_REST_BYTES:
         return None
-    heads = _slide(content, -(-width // _WORD_BYTES) * _WORD_BYTES)[starts]
+    heads = slide(content, -(-width // _WORD_BYTES) * _WORD_BYTES)[starts]
     _clear_ids(heads, digits, np.arange(len(heads)) * ids.owner_at(seqs.first)[1] + first)
     _clear_rest(heads, width)
     times = _read_times(heads, width)
@@ -85,7 +80,7 @@ def check_lines(content: bytes, ids: IdScheme) -> CheckedLines | None:
     return CheckedLines(seqs, times)
 
 
-def _find_newlines(content: bytes) -> _Offsets | None:
+def _find_newlines(content: bytes) -> Places | None:
     """Return where all newlines are; None if two are too close to each other for a line."""
     # A search for bytes takes twice as long as one for words of bits, of which few are not 0.
     bits = np.packbits(np.frombuffer(content, np.uint8) == _NEWLINE, bitorder="little")
@@ -96,21 +91,16 @@ def _find_newlines(content: bytes) -> _Offsets | None:
     below = chosen - 1
     if (chosen & below).any():
         return None
-    ends: _Offsets = offsets * _WORD_BITS + np.bitwise_count(below)
+    ends: Places = offsets * _WORD_BITS + np.bitwise_count(below)
     return ends
 
 
-def _slide(buffer: bytes | _Bytes, size: int) -> _Heads:
-    """Return all slices of a size, as items of one array that shares their memory."""
-    return np.ndarray(len(buffer) - size + 1, f"V{size}", buffer, strides=(1,))
-
-
-def _column(heads: _Heads, dtype: str, offset: int) -> NDArray[Any]:
+def _column(heads: Windows, dtype: str, offset: int) -> NDArray[Any]:
     """Return a column of beginnings of lines, which shares their memory."""
     return np.ndarray(len(heads), dtype, heads.data, offset, heads.strides)
 
 
-def _clear_ids(heads: _Heads, digits: int, expected: _Offsets) -> None:
+def _clear_ids(heads: Windows, digits: int, expected: Places) -> None:
     """Replace the ids in beginnings of lines by zeros if they have these values."""
     start = _ID_OFFSET + digits - _TEXT_DIGITS
     for offset in range(start, _ID_OFFSET - _TEXT_DIGITS, -_TEXT_DIGITS):
@@ -124,13 +114,13 @@ def _clear_ids(heads: _Heads, digits: int, expected: _Offsets) -> None:
         expected = upper
 
 
-def _clear_rest(heads: _Heads, width: int) -> None:
+def _clear_rest(heads: Windows, width: int) -> None:
     """Replace what follows the beginnings of lines in these items by zeros."""
     if rest := heads.itemsize - width:
         _column(heads, f"V{rest}", width)[...] = np.void(bytes(rest))
 
 
-def _read_times(heads: _Heads, width: int) -> set[bytes] | None:
+def _read_times(heads: Windows, width: int) -> set[bytes] | None:
     """Return the first and the last receivedAt of each second, from beginnings with cleared ids.
 
     Return None if one has another id, another layout, or a usage that is no object.
@@ -156,7 +146,7 @@ def _read_times(heads: _Heads, width: int) -> set[bytes] | None:
     return times
 
 
-def _are_objects(content: bytes, starts: _Offsets, ends: _Offsets, width: int) -> bool:
+def _are_objects(content: bytes, starts: Places, ends: Places, width: int) -> bool:
     """Return whether each line is one object that ends after its usage, or after a valid stamp.
 
     The parser refuses a newline within a string, and outside of one nothing but the end of an
@@ -187,7 +177,7 @@ def _are_objects(content: bytes, starts: _Offsets, ends: _Offsets, width: int) -
 
 
 @lru_cache(maxsize=1)
-def _keep_memory(size: int) -> _Bytes:
+def _keep_memory(size: int) -> Bytes:
     """Return memory for lines, the same for each block, which the processor's cache holds.
 
     A verification has one thread.
@@ -195,6 +185,6 @@ def _keep_memory(size: int) -> _Bytes:
     return np.empty(size, np.uint8)
 
 
-def _replace(lines: _Bytes, starts: _Offsets, start: bytes) -> None:
+def _replace(lines: Bytes, starts: Places, start: bytes) -> None:
     """Replace the beginnings of lines."""
-    _slide(lines, len(start))[starts] = np.frombuffer(start, f"V{len(start)}")
+    slide(lines, len(start))[starts] = np.frombuffer(start, f"V{len(start)}")
