@@ -11,7 +11,7 @@ COMPRESSION_LEVEL = 1
 as long and saves 5 %."""
 
 
-def compress(lines: bytes) -> bytes:
+def compress(lines: bytes | memoryview) -> bytes:
     """Return one frame, with content size and content checksum."""
     return zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True).compress(lines)
 
