@@ -22,7 +22,7 @@ class _PerThread(threading.local):
 _per_thread = _PerThread()
 
 
-def compress(lines: bytes) -> bytes:
+def compress(lines: bytes | memoryview) -> bytes:
     """Return one frame, with content size and content checksum."""
     return zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True).compress(lines)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.archive.compression import compress
-from busyapi.archive.format import UsageBatch, render_lines
+from busyapi.archive.format import UsageBatch
 from busyapi.archive.frames import summarize_lines, summarize_times
 from busyapi.archive_cli import segment_check
 from busyapi.archive_cli.line_check import check_lines
@@ -17,7 +17,7 @@ from busyapi.archive_cli.verify import PartitionReport, verify_archive
 from busyapi.ids import Seq
 from busyapi.stamp import Stamp, encode_stamp
 from busyapi.strides import IdScheme
-from testkit.archive.builder import RECEIVED_MS, write_blocks
+from testkit.archive.builder import RECEIVED_MS, render_batches, write_blocks
 
 ROUNDS, COUNT = 150, 24
 OWNER = (1, 2)
@@ -39,11 +39,11 @@ def make_lines(first: int, stamps: list[bytes], count: int = COUNT) -> list[byte
             Seq(seq),
             Seq(seq),
             RECEIVED_MS + seq % 1000 // 12 * 1000 + -seq // 3 % 7 * 120,
-            [USAGES[seq % 2] + stamps[seq % len(stamps)]],
+            USAGES[seq % 2] + stamps[seq % len(stamps)],
         )
         for seq in range(first, first + count)
     ]
-    return render_lines(batches, *OWNER).splitlines(keepends=True)
+    return render_batches(batches, *OWNER).splitlines(keepends=True)
 
 
 BEFORE = make_lines(1, [b""], 4)
