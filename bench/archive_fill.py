@@ -84,7 +84,7 @@ def _fill_partition(root: Path, partition: int, partitions: int, share: int, pat
                 break
             received = start_ms + int(DAYS * DAY * 1000 * last / share)
             lines = [make_usage(chance, patients, last / share) for _ in range(seq, last + 1)]
-            batches.append(UsageBatch(Seq(seq), Seq(last), received, lines))
+            batches.append(UsageBatch(Seq(seq), Seq(last), received, b"\n".join(lines)))
             seq = last + 1
         writer.append(batches)
         writer.roll_if_due()
@@ -124,7 +124,7 @@ def _append(root: Path, partitions: int, seconds: float) -> None:
     while due < end:
         lines = [make_usage(chance, PATIENTS, 1.0) for _ in range(APPENDED_RATE)]
         first, last = Seq(writer.cursor + 1), Seq(writer.cursor + APPENDED_RATE)
-        writer.append([UsageBatch(first, last, int(time.time() * 1000), lines)])
+        writer.append([UsageBatch(first, last, int(time.time() * 1000), b"\n".join(lines))])
         writer.roll_if_due()
         due += 1
         time.sleep(max(0.0, due - time.monotonic()))

@@ -7,6 +7,7 @@ from busyapi.ids import UsageId
 
 MAX_RECEIVED_MS = 253_402_300_799_999
 """The end of the year 9999: the last time that RFC 3339 can write."""
+_SECOND_CHARACTERS = len("2026-11-23T19:12:00")
 
 
 def format_received_at(received_ms: int) -> str:
@@ -17,7 +18,7 @@ def format_received_at(received_ms: int) -> str:
 @lru_cache(maxsize=64)
 def _format_second(seconds: int) -> str:
     # Usages arrive in order of time: the same second thousands of times, then never again.
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:_SECOND_CHARACTERS]
 
 
 def render_usage(usage_id: UsageId, received_ms: int, line: bytes) -> bytes:

@@ -93,7 +93,7 @@ def build_archive(root: Path) -> list[KnownUsage]:
         own = usages[partition::PARTITIONS]
         writer = recover_writer(root, partition, PARTITIONS)
         batches = [
-            UsageBatch(Seq(seq), Seq(seq), _to_ms(usage.received), [usage.render()])
+            UsageBatch(Seq(seq), Seq(seq), _to_ms(usage.received), usage.render())
             for seq, usage in enumerate(own, 1)
         ]
         writer.append(batches[:50])

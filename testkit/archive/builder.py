@@ -11,7 +11,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import zstandard
 
 from busyapi.archive import high_water, identity, paths
 from busyapi.archive.config import ArchiveConfig
-from busyapi.archive.format import UsageBatch
+from busyapi.archive.format import UsageBatch, render_lines
 from busyapi.archive.writer import PartitionWriter
 from busyapi.ids import Seq
 
@@ -44,7 +44,18 @@ def make_usage(seq: int) -> bytes:
 def make_batch(first: int, count: int = 1, received_ms: int = RECEIVED_MS) -> UsageBatch:
     """Return a batch of `count` usages that starts at this seq."""
     usages = [make_usage(seq) for seq in range(first, first + count)]
-    return UsageBatch(Seq(first), Seq(first + count - 1), received_ms, usages)
+    return join_usages(first, usages, received_ms)
+
+
+def join_usages(first: int, usages: Sequence[bytes], received_ms: int = RECEIVED_MS) -> UsageBatch:
+    """Return a batch of these usages that starts at this seq."""
+    last = first + len(usages) - 1
+    return UsageBatch(Seq(first), Seq(last), received_ms, b"\n".join(usages))
+
+
+def render_batches(batches: Sequence[UsageBatch], partition: int, stride: int) -> bytes:
+    """Return the lines of batches, as a block has them."""
+    return b"".join(render_lines(batches, partition, stride))
 
 
 def recover_writer(

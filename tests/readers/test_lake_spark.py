@@ -17,11 +17,9 @@ from pyarrow import compute as pc
 from pyarrow import parquet
 
 from busyapi import cli
-from busyapi.archive.format import UsageBatch
-from busyapi.ids import Seq
 from busyapi.lake.maintenance import expire_snapshots, sweep
 from busyapi.stamp import Stamp, encode_stamp
-from testkit.archive.builder import DAY_MS, recover_writer
+from testkit.archive.builder import DAY_MS, join_usages, recover_writer
 from testkit.lake import open_lake, run_turn
 
 FOLDER = Path(os.environ.get("READERS", ".venv/readers"))
@@ -68,8 +66,7 @@ print(json.dumps([everything, chosen, files]))
 def write(root: Path, day: int, usages: list[bytes]) -> None:
     """Add a finished segment."""
     writer = recover_writer(root)
-    first, last = Seq(writer.cursor + 1), Seq(writer.cursor + len(usages))
-    writer.append([UsageBatch(first, last, FIRST_MS + day * DAY_MS, usages)])
+    writer.append([join_usages(writer.cursor + 1, usages, FIRST_MS + day * DAY_MS)])
     writer.close()
 
 

@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from busyapi.archive.compression import compress
-from busyapi.archive.format import UsageBatch, render_lines
-from busyapi.ids import Seq
+from busyapi.archive.format import UsageBatch
 from testkit.archive.builder import (
     RECEIVED_MS,
     abandon_writer,
     find_open_segment,
     find_segments,
+    join_usages,
     recover_writer,
+    render_batches,
 )
 
 PAGE = Path(__file__).parents[2] / "docs/reference/readers.md"
@@ -81,7 +82,7 @@ def make_usage(seq: int) -> str:
 
 def make_batch(first: int, count: int) -> UsageBatch:
     usages = [make_usage(seq).encode() for seq in range(first, first + count)]
-    return UsageBatch(Seq(first), Seq(first + count - 1), RECEIVED_MS + first, usages)
+    return join_usages(first, usages, RECEIVED_MS + first)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def torn_root(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the same archive, whose open segment ends within a frame."""
     folder = tmp_path_factory.mktemp("torn") / "copy"
     shutil.copytree(root, folder)
-    frame = compress(render_lines([make_batch(USAGES + 1, 20)], 0, 1))
+    frame = compress(render_batches([make_batch(USAGES + 1, 20)], 0, 1))
     path = find_open_segment(folder)
     path.write_bytes(path.read_bytes() + frame[: len(frame) // 2])
     return folder

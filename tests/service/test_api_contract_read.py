@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from busyapi.archive.format import UsageBatch
-from busyapi.ids import Seq
 from testkit.api_client import BODY, USAGE, check_problem, check_stored, send
+from testkit.archive.builder import join_usages
 from testkit.http1 import fetch
 from testkit.in_process import open_archive
 from testkit.processes import Stack
@@ -68,7 +67,7 @@ def test_an_expired_usage_is_410(stacks: Stacks, valkey: Server) -> None:
     old = datetime.now(UTC) - timedelta(days=3)
     writer = open_archive(stack.archive, bound=1_000_000)
     received = int(old.timestamp() * 1000)
-    writer.append([UsageBatch(Seq(1), Seq(3), received, [BODY] * 3)])
+    writer.append([join_usages(1, [BODY] * 3, received)])
     writer.close()
     (day,) = (stack.archive / "p00").glob("????-??-??")
     day.rename(day.with_name(f"{old:%Y-%m-%d}"))

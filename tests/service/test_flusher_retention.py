@@ -25,7 +25,7 @@ def stack(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> In
     writer = open_archive(stack.archive, bound=1000, segment_bytes=1)
     then = time.time() - 10 * DAY_SECONDS
     for seq in (1, 2, 3):
-        writer.append([UsageBatch(Seq(seq), Seq(seq), int(then * 1000), [b"{}"])])
+        writer.append([UsageBatch(Seq(seq), Seq(seq), int(then * 1000), b"{}")])
         writer.roll_if_due()
     writer.close()
     (today,) = (stack.archive / "p00").glob("????-??-??")
@@ -67,7 +67,7 @@ async def test_a_damaged_old_segment_is_named_and_counted_and_archiving_continue
     # Old enough that recovery does not read it.
     writer = open_archive(stack.archive, bound=1000, segment_bytes=1)
     for seq in (4, 5, 6):
-        writer.append([UsageBatch(Seq(seq), Seq(seq), int(time.time() * 1000), [b"{}"])])
+        writer.append([UsageBatch(Seq(seq), Seq(seq), int(time.time() * 1000), b"{}")])
         writer.roll_if_due()
     writer.close()
     (path,) = stack.archive.rglob(name)

@@ -119,17 +119,17 @@ def read_heads(lines: bytes) -> list[LineHead] | None:
     return heads
 
 
-def count_objects(lines: bytes | bytearray) -> int:
+def count_objects(lines: bytes | memoryview) -> int:
     """Return how many objects lines have; 0 if one is not valid. The lines are valid UTF-8."""
     return _count(_object_decoder, lines)
 
 
-def count_stamped_objects(lines: bytes | bytearray) -> int:
+def count_stamped_objects(lines: bytes | memoryview) -> int:
     """Return how many objects have a usage and nothing else but a stamp; as `count_objects`."""
     return _count(_stamped_decoder, lines)
 
 
-def _count(decoder: msgspec.json.Decoder[Any], lines: bytes | bytearray) -> int:
+def _count(decoder: msgspec.json.Decoder[Any], lines: bytes | memoryview) -> int:
     try:
         return len(decoder.decode_lines(lines))
     except (ValueError, RecursionError):

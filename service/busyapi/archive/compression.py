@@ -1,5 +1,6 @@
 """Compression of lines to one zstd frame, and back. Only this module uses zstandard."""
 
+import threading
 from typing import NamedTuple
 
 import zstandard
@@ -11,7 +12,17 @@ COMPRESSION_LEVEL = 1
 as long and saves 5 %."""
 
 
-def compress(lines: bytes) -> bytes:
+class _PerThread(threading.local):
+    """What a thread keeps, because it takes longer to make than to use for a small frame."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_per_thread = _PerThread()
+
+
+def compress(lines: bytes | memoryview) -> bytes:
     """Return one frame, with content size and content checksum."""
     return zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True).compress(lines)
 
@@ -23,7 +34,7 @@ def decompress(frame: bytes) -> bytes:
         ArchiveDamaged: the bytes are not a frame, or differ from what was written.
     """
     try:
-        return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+        return _per_thread.decompressor.decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ArchiveDamaged(f"zstd: {error}") from error
 

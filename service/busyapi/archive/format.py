@@ -40,18 +40,18 @@ TRAILER_SIZE = SHA_SIZE + _TRAILER.size
 
 _ENTRY = struct.Struct("<QQQQQ")
 _ENTRY_NUMBERS = 5
+_LINES_PER_PIECE = 512
 
 
 class UsageBatch(NamedTuple):
-    """Usages with consecutive seqs, received together, as canonical JSON without newlines.
-
-    A stamped usage has its stamp behind it, as the members that follow `usage` in a line.
-    """
+    """Usages with consecutive seqs, received together."""
 
     first: Seq
     last: Seq
     received_ms: int
-    usages: list[bytes]
+    usages: bytes
+    """Canonical JSON with a newline between two usages, as the stream has them. A stamped usage has
+    its stamp behind it, as the members that follow `usage` in a line."""
 
 
 class BlockHeader(NamedTuple):
@@ -162,16 +162,39 @@ class SegmentSummary(NamedTuple):
         return self.offset
 
 
-def render_lines(batches: Sequence[UsageBatch], partition: int, stride: int) -> bytes:
-    """Render the lines of batches whose seqs follow each other."""
-    lines: list[bytes] = []
+def render_lines(batches: Sequence[UsageBatch], partition: int, stride: int) -> Iterator[bytes]:
+    """Yield the lines of batches whose seqs follow each other, in pieces.
+
+    One `%` renders a whole piece, in half of the time that one for each line takes. A piece of all
+    lines would need new memory from the kernel for each block, which takes longer than that.
+
+    Raises:
+        ValueError: a batch has more or fewer usages than seqs.
+    """
+    templates: list[bytes] = []
+    ids: list[int] = []
+    usages: list[bytes] = []
     for batch in batches:
         received_at = format_received_at(batch.received_ms).encode()
-        line = b'{"id":%%d,"receivedAt":"%b","usage":%%b}\n' % received_at
+        count = batch.last - batch.first + 1
+        templates += [b'{"id":%%d,"receivedAt":"%b","usage":%%b}\n' % received_at] * count
         start = make_usage_id(batch.first, partition, stride)
-        ids = range(start, start + len(batch.usages) * stride, stride)
-        lines += [line % pair for pair in zip(ids, batch.usages, strict=True)]
-    return b"".join(lines)
+        ids += range(start, start + count * stride, stride)
+        usages += batch.usages.split(b"\n")
+        if len(usages) != len(ids):
+            raise ValueError(f"the batch of seqs {batch.first} to {batch.last} is incomplete")
+        if len(ids) >= _LINES_PER_PIECE:
+            yield from _render_pieces(templates, ids, usages)
+            templates, ids, usages = [], [], []
+    yield from _render_pieces(templates, ids, usages)
+
+
+def _render_pieces(templates: list[bytes], ids: list[int], usages: list[bytes]) -> Iterator[bytes]:
+    for at in range(0, len(ids), _LINES_PER_PIECE):
+        piece = slice(at, at + _LINES_PER_PIECE)
+        values: list[int | bytes] = [0] * (2 * len(ids[piece]))
+        values[::2], values[1::2] = ids[piece], usages[piece]
+        yield b"".join(templates[piece]) % tuple(values)
 
 
 def encode_block_header(header: BlockHeader) -> bytes:

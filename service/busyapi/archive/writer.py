@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from busyapi.archive import disk_reserve, identity, markers, paths, ranges
-from busyapi.archive.block_builder import AppendStats, build_block
+from busyapi.archive.block_builder import AppendStats, BlockBuilder
 from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.folder import OpenedFolder, open_folder
 from busyapi.archive.format import UsageBatch
@@ -50,6 +50,7 @@ class PartitionWriter:
         self.stats = ArchiveStats(self._folder, self._lookup, self._high_water)
         self._access = WriteAccess(self._folder, opened.lock)
         self._retention = Retention(self._folder, reports, self._lookup.unreadable)
+        self._builder = BlockBuilder()
 
     @classmethod
     def recover(cls, config: ArchiveConfig, lock: FolderLock | None = None) -> Self:
@@ -116,7 +117,7 @@ class PartitionWriter:
         with self._guard_change():
             self._check_next(batches[0].first, batches[-1].last)
             started = perf_counter()
-            header, data, raw_bytes = build_block(
+            header, data, raw_bytes = self._builder.build(
                 batches, *self.identity.owner_at(batches[0].first)
             )
             segment = self._lookup.segment or self._begin_segment(header.first)

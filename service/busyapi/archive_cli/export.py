@@ -93,18 +93,20 @@ def _group_blocks(blocks: Iterable[SelectedLines]) -> Iterator[tuple[int, list[b
 
 
 def _join_small(blocks: list[bytes]) -> list[bytes]:
-    """Join neighbours, so that each part but the last has a quarter of a MiB."""
+    """Join neighbours, so that each part but the last has a MiB."""
     joined: list[bytes] = []
     part: list[bytes] = []
+    size = 0
     for lines in blocks:
         part.append(lines)
-        if sum(map(len, part)) >= _MIN_PART_BYTES:
+        size += len(lines)
+        if size >= _MIN_PART_BYTES:
             joined.append(b"".join(part))
-            part = []
+            part, size = [], 0
     return [*joined, b"".join(part)] if part else joined
 
 
-_MIN_PART_BYTES = 1 << 18
+_MIN_PART_BYTES = 1 << 20
 
 
 def _write_days(

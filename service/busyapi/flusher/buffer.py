@@ -169,17 +169,26 @@ def _make_blocks(entries: list[CheckedEntry], cursor: Seq) -> Iterator[list[Usag
     size = count = 0
     for entry in entries:
         first = Seq(max(entry.first, cursor + 1))
-        for lines in split_lines(entry, Seq(first - 1), MAX_BLOCK_BYTES, MAX_BLOCK_LINES):
-            length = sum(map(len, lines))
-            if block and (size + length > MAX_BLOCK_BYTES or count + len(lines) > MAX_BLOCK_LINES):
+        for usages, number in _cut_entry(entry, first):
+            if block and (size + len(usages) > MAX_BLOCK_BYTES or count + number > MAX_BLOCK_LINES):
                 yield block
                 block, size, count = [], 0, 0
-            last = Seq(first + len(lines) - 1)
-            block.append(UsageBatch(first, last, entry.received_ms, lines))
-            size, count = size + length, count + len(lines)
+            last = Seq(first + number - 1)
+            block.append(UsageBatch(first, last, entry.received_ms, usages))
+            size, count = size + len(usages), count + number
             first = Seq(last + 1)
     if block:
         yield block
+
+
+def _cut_entry(entry: CheckedEntry, first: Seq) -> Iterator[tuple[bytes, int]]:
+    """Yield the usages of an entry from a seq on, and their number, as much as a block may have."""
+    number = entry.last - entry.first + 1
+    if first == entry.first and len(entry.value) <= MAX_BLOCK_BYTES and number <= MAX_BLOCK_LINES:
+        yield bytes(entry.value[entry.lines_offset :]), number
+        return
+    for lines in split_lines(entry, Seq(first - 1), MAX_BLOCK_BYTES, MAX_BLOCK_LINES):
+        yield b"\n".join(lines), len(lines)
 
 
 async def drain_stream(

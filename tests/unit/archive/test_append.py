@@ -20,6 +20,7 @@ from testkit.archive.builder import (
     abandon_writer,
     find_open_segment,
     find_segments,
+    join_usages,
     list_file_names,
     make_batch,
     make_usage,
@@ -69,12 +70,12 @@ def test_appended_usages_are_read_back_by_another_reader(tmp_path: Path) -> None
         [make_batch(4)],
         [make_batch(3), make_batch(5)],
         [make_batch(3), make_batch(3)],
-        [UsageBatch(Seq(3), Seq(4), RECEIVED_MS, [make_usage(3)])],
-        [UsageBatch(Seq(3), Seq(3), RECEIVED_MS, [make_usage(3), make_usage(4)])],
-        [UsageBatch(Seq(3), Seq(2), RECEIVED_MS, [])],
-        [UsageBatch(Seq(3), Seq(3), RECEIVED_MS, [b'{"a":\n1}'])],
-        [UsageBatch(Seq(3), Seq(3), -1, [make_usage(3)])],
-        [UsageBatch(Seq(3), Seq(3), 10**18, [make_usage(3)])],
+        [UsageBatch(Seq(3), Seq(4), RECEIVED_MS, make_usage(3))],
+        [make_batch(3, 2)._replace(last=Seq(3))],
+        [UsageBatch(Seq(3), Seq(2), RECEIVED_MS, b"")],
+        [UsageBatch(Seq(3), Seq(3), RECEIVED_MS, b'{"a":\n1}')],
+        [UsageBatch(Seq(3), Seq(3), -1, make_usage(3))],
+        [UsageBatch(Seq(3), Seq(3), 10**18, make_usage(3))],
     ],
     ids=[
         *("again", "hole", "hole within", "twice within", "too few", "too many", "none"),
@@ -95,7 +96,7 @@ def test_batches_that_do_not_follow_or_fit_are_refused(
 
 def test_a_message_about_a_refused_batch_holds_no_usage(writer: PartitionWriter) -> None:
     with pytest.raises(ValueError, match="seq") as caught:
-        writer.append([UsageBatch(Seq(1), Seq(1), RECEIVED_MS, [b'{"patientId":"secret"\n}'])])
+        writer.append([UsageBatch(Seq(1), Seq(1), RECEIVED_MS, b'{"patientId":"secret"\n}')])
     assert "secret" not in str(caught.value)
 
 
@@ -304,9 +305,8 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
         while refusals < 3:
             noise = [b'{"timestamp":%d,"n":"%b"}' % (seq, os.urandom(400).hex().encode())
                      for seq in range(writer.cursor + 1, writer.cursor + 11)]  # fmt: skip
-            first = Seq(writer.cursor + 1)
             try:
-                writer.append([UsageBatch(first, Seq(first + 9), RECEIVED_MS, noise)])
+                writer.append([join_usages(writer.cursor + 1, noise)])
                 writer.roll_if_due()
             except ArchiveFull:
                 refusals += 1

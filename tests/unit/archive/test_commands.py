@@ -22,6 +22,7 @@ from testkit.archive.builder import (
     abandon_writer,
     change_identity,
     find_segments,
+    join_usages,
     make_batch,
     recover_writer,
     write_blocks,
@@ -110,7 +111,7 @@ def test_cat_selects_by_time_and_by_patient(
 def test_a_patient_is_found_whether_sent_as_text_or_as_a_number(run: Run, tmp_path: Path) -> None:
     writer = recover_writer(tmp_path / "other")
     usages = [b'{"patientId":100}', b'{"patientId":"100"}', b'{"patientId":[100]}', b"{}"]
-    writer.append([make_batch(1, 4)._replace(usages=usages)])
+    writer.append([join_usages(1, usages)])
     writer.close()
     assert ids(run("cat", "--patient", "100", folder=tmp_path / "other").out) == [1, 2]
 
@@ -335,7 +336,7 @@ def test_export_is_read_back_by_pyarrow(run: Run, root: Path, tmp_path: Path) ->
         '{"patientId":100,"medication":"Ä","timestamp":1763925120123,"more":{"a":[1.10]}}'.encode(),
         b'{"patientId":true,"medication":null,"timestamp":{}}',
     ]
-    writer.append([make_batch(12, 2)._replace(usages=odd)])
+    writer.append([join_usages(12, odd)])
     abandon_writer(writer)
     target = tmp_path / "x.parquet"
     result = run("export", str(target))

@@ -28,7 +28,7 @@ NAMES = st.sampled_from(
     ["patientId", "timestamp", "medication", "usage", "id", "writer", "tenant", "a", "ä", '"', "\\"]
 )
 TEXTS = st.text(max_size=8) | st.sampled_from(
-    ['","usage":{"patientId":', ',"timestamp":', '},"writer":"', "}}", '"', "\\", "\x01", "\n", "'"]
+    ['","usage":{"patientId":', ',"timestamp":', '},"writer":"', "}}", '"', "\\", ",", "t,", "\n"]
 )
 NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -119,7 +119,10 @@ def test_columns_are_those_of_each_line_in_order(lines: list[tuple[dict[str, Any
 
 @given(st.lists(st.tuples(USUAL, STAMPS), min_size=1, max_size=6))
 def test_both_readers_of_lines_agree(lines: list[tuple[dict[str, Any], Any]]) -> None:
-    blob = b"".join(make_line(at, *line) for at, line in enumerate(lines, 1))
+    blob = b"".join(
+        make_line(at, *line).replace(b".123Z", b".%03dZ" % (at // 2), 1)
+        for at, line in enumerate(lines, 1)
+    )
     plain, others = read_plain_lines(blob)
     if plain is not None:
         rest = set(others.splitlines())
@@ -166,6 +169,65 @@ def test_lines_of_the_usual_layout_are_not_parsed(stamp: Stamp | None) -> None:
     assert plain
     assert len(plain.id) == len(usages)
     assert others == b""
+
+
+@pytest.mark.parametrize("stamp", [None, Stamp("8nC3hQ2vXr0aLw_K", "clinic")])
+@pytest.mark.parametrize(
+    ("usual", "other"),
+    [
+        ("patientId", "patientID"),
+        ("timestamp", "timeStamp"),
+        ("medication", "medicatioN"),
+        ('"7"', "true"),
+        ('"7"', '"7,"'),
+        ('"noon"', "null"),
+        ('"noon"', '["noon"]'),
+        ('"A"', "1"),
+        ('"A"', '","'),
+        ('"A"', '"A" '),
+    ],
+)
+def test_only_lines_of_another_layout_are_parsed(
+    usual: str, other: str, stamp: Stamp | None
+) -> None:
+    line = make_line(1, {"patientId": "7", "timestamp": "noon", "medication": "A"}, stamp)
+    changed = line.replace(usual.encode(), other.encode())
+    assert read_plain_lines(line + changed + line)[1] == changed
+
+
+@pytest.mark.parametrize(
+    ("usual", "other"),
+    [
+        ("receivedAt", "receivedAT"),
+        ('"7"', '"7'),
+        ('"7"', '7"'),
+        ('"7"', '"'),
+        ('"7"', '"7"8"'),
+        ('"noon"', '"noon'),
+        ('"noon"', ""),
+        ('"A"', '"A"B"'),
+        ("}}\n", "]}\n"),
+        ("}}\n", "}]\n"),
+        ('"}\n', '"]\n'),
+        ('"}\n', '"x\n'),
+        ('},"writer', '],"writer'),
+        ("writer", "writeR"),
+        ("8nC3hQ2vXr0aLw_K", "8nC3hQ2vXr0aLw K"),
+        ("8nC3hQ2vXr0aLw_K", "8nC3hQ2vXr0aLw_"),
+        ("tenant", "tenAnt"),
+        ("clinic", ""),
+        ("clinic", 'cli"nic'),
+        (',"tenant":"clinic"', ","),
+    ],
+)
+def test_what_is_no_line_is_left_to_the_parser(usual: str, other: str) -> None:
+    """Perhaps with the whole block: there is no such line in an archive."""
+    usage = {"patientId": "7", "timestamp": "noon", "medication": "A"}
+    for stamp in (None, Stamp("8nC3hQ2vXr0aLw_K", "clinic")):
+        line = make_line(1, usage, stamp)
+        changed = line.replace(usual.encode(), other.encode())
+        left = read_plain_lines(line + changed + line)[1]
+        assert left in {changed, line + changed + line} if changed != line else left == b""
 
 
 @pytest.mark.parametrize(

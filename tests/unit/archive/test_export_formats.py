@@ -14,7 +14,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from testkit.archive.builder import RECEIVED_MS, make_batch, recover_writer
+from testkit.archive.builder import RECEIVED_MS, join_usages, make_batch, recover_writer
 
 DAY_MS = 86_400_000
 
@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
     writer = recover_writer(folder)
     more = b'{"patientId":"7","timestamp":"2016-11-01T09:11:51Z","medication":"A,\\"",'
     more += b'"a":{"b":[1.10]}}'
-    writer.append([make_batch(1), make_batch(2)._replace(usages=[more])])
+    writer.append([make_batch(1), make_batch(2)._replace(usages=more)])
     writer.append([make_batch(3, received_ms=RECEIVED_MS + DAY_MS), make_batch(4)])
     writer.close()
     return folder
@@ -74,7 +74,7 @@ def test_time_that_arrow_cannot_write_as_text_is_left_out(tmp_path: Path, kind: 
     times = [-8_640_000_000_000_000, -1_096_193_779_200_001, -1_096_193_779_200_000]
     times += [971_890_963_199_999, 971_890_963_200_000, 8_640_000_000_000_000]
     usages = [b'{"patientId":"7","timestamp":%d,"medication":"A"}' % time for time in times]
-    writer.append([make_batch(1, len(times))._replace(usages=usages)])
+    writer.append([join_usages(1, usages)])
     writer.close()
     content = run(tmp_path, "--format", kind, "-").stdout
     if kind == "parquet":

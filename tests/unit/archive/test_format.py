@@ -4,6 +4,7 @@ import shutil
 import struct
 import subprocess
 import zlib
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busyapi.archive import paths
+from busyapi.archive.block_builder import BlockBuilder
+from busyapi.archive.compression import decompress
 from busyapi.archive.format import (
     BLOCK_SIZE,
     BlockHeader,
     SegmentIndex,
     SegmentSummary,
-    UsageBatch,
     decode_block_header,
     decode_footer,
     encode_block_header,
     encode_footer,
     encode_trailer,
-    render_lines,
 )
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.ids import Seq, make_usage_id
@@ -31,10 +32,12 @@ from testkit.archive.builder import (
     RECEIVED_MS,
     find_open_segment,
     find_segments,
+    join_usages,
     make_batch,
     make_usage,
     read_blocks,
     recover_writer,
+    render_batches,
 )
 
 BLOCK = BlockHeader(1, 4, Seq(8), Seq(9), RECEIVED_MS, RECEIVED_MS + 1, 1000, 77)
@@ -42,7 +45,7 @@ BLOCK = BlockHeader(1, 4, Seq(8), Seq(9), RECEIVED_MS, RECEIVED_MS + 1, 1000, 77
 
 def test_lines_equal_what_the_buffer_returns_for_the_same_usage() -> None:
     batches = [make_batch(5, 3), make_batch(8, 1, received_ms=RECEIVED_MS + 1000)]
-    lines = render_lines(batches, 1, 4).split(b"\n")
+    lines = render_batches(batches, 1, 4).split(b"\n")
     expected = [
         render_usage(make_usage_id(Seq(seq), 1, 4), at, make_usage(seq))
         for seq, at in (
@@ -55,8 +58,26 @@ def test_lines_equal_what_the_buffer_returns_for_the_same_usage() -> None:
     assert lines == [*expected, b""]
 
 
+def test_long_blocks_are_the_lines_of_their_usages() -> None:
+    counts = [1, 510, 1, 1, 1300, 511, 2, 512, 1024, 3]
+    firsts = accumulate(counts[:-1], initial=7)
+    batches = [make_batch(f, n, RECEIVED_MS + f) for f, n in zip(firsts, counts, strict=True)]
+    expected = [
+        render_usage(make_usage_id(seq, 1, 4), batch.received_ms, make_usage(seq)) + b"\n"
+        for batch in batches
+        for seq in range(batch.first, batch.last + 1)
+    ]
+    builder = BlockBuilder()
+    # The second block is shorter than the first, whose memory it uses.
+    for from_batch in (0, 8):
+        block = builder.build(batches[from_batch:], 1, 4)
+        lines = b"".join(expected[batches[from_batch].first - 7 :])
+        assert decompress(block.data) == lines
+        assert block.raw_bytes == len(lines)
+
+
 def test_a_percent_sign_in_a_usage_stays_one() -> None:
-    lines = render_lines([UsageBatch(Seq(1), Seq(1), RECEIVED_MS, [b'{"a":"100%d %b %%"}'])], 0, 1)
+    lines = render_batches([join_usages(1, [b'{"a":"100%d %b %%"}'])], 0, 1)
     assert json.loads(lines)["usage"] == {"a": "100%d %b %%"}
 
 

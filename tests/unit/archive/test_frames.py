@@ -12,7 +12,6 @@ import pytest
 import zstandard
 
 from busyapi.archive.compression import compress
-from busyapi.archive.format import UsageBatch, render_lines
 from busyapi.archive.frames import is_partial_frame, read_frame_at, summarize_lines
 from busyapi.archive.index_file import decode_index, encode_index
 from busyapi.archive.reader import read_format, scan_blocks
@@ -21,9 +20,11 @@ from busyapi.strides import IdScheme
 from testkit.archive.builder import (
     RECEIVED_MS,
     find_segments,
+    join_usages,
     make_batch,
     read_blocks,
     recover_writer,
+    render_batches,
 )
 
 OWNER = (1, 2)
@@ -32,15 +33,14 @@ NEXT_LINE = b'{"id":%d,"receivedAt":"'
 
 
 def make_frame(first: int, count: int, received_ms: int = RECEIVED_MS) -> bytes:
-    return compress(render_lines([make_batch(first, count, received_ms)], *OWNER))
+    return compress(render_batches([make_batch(first, count, received_ms)], *OWNER))
 
 
 def make_long_frame(first: int) -> bytes:
     """Return a frame of several zstd blocks, whose lines cannot be compressed."""
     noise = random.Random(5)
     usages = [b'{"a":"%b"}' % noise.randbytes(500).hex().encode() for _ in range(400)]
-    batch = UsageBatch(Seq(first), Seq(first + 399), RECEIVED_MS, usages)
-    frame = compress(render_lines([batch], *OWNER))
+    frame = compress(render_batches([join_usages(first, usages)], *OWNER))
     assert len(frame) > 200_000  # of 400 KB, in four zstd blocks
     return frame
 
@@ -184,7 +184,7 @@ def test_what_is_not_lines_of_the_partition_is_no_block(lines: bytes) -> None:
 
 def test_ids_of_different_lengths_share_a_frame() -> None:
     batches = [make_batch(4, 2, RECEIVED_MS + 9), make_batch(6, 500, RECEIVED_MS)]
-    summary = summarize_lines(render_lines(batches, *OWNER), IDS)
+    summary = summarize_lines(render_batches(batches, *OWNER), IDS)
     assert summary == (4, 505, RECEIVED_MS, RECEIVED_MS + 9)
 
 
@@ -192,10 +192,10 @@ def test_ids_of_different_lengths_share_a_frame() -> None:
     "frame",
     [
         zstandard.ZstdCompressor(write_checksum=False).compress(
-            render_lines([make_batch(5)], *OWNER)
+            render_batches([make_batch(5)], *OWNER)
         ),
         zstandard.ZstdCompressor(write_checksum=True, write_content_size=False).compress(
-            render_lines([make_batch(5)], *OWNER)
+            render_batches([make_batch(5)], *OWNER)
         ),
     ],
     ids=["no checksum", "no content size"],

@@ -46,7 +46,7 @@ def append_noise(writer: PartitionWriter, size: int = 6000, *, at: int | None = 
     """Append a usage that does not compress."""
     seq = Seq(writer.cursor + 1)
     line = b'{"timestamp":%d,"n":"%b"}' % (seq, os.urandom(size // 2).hex().encode())
-    writer.append([UsageBatch(seq, seq, at or now_ms(), [line])])
+    writer.append([UsageBatch(seq, seq, at or now_ms(), line)])
 
 
 def fill_archive(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> PartitionWriter:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.archive.compression import compress
-from busyapi.archive.format import UsageBatch, render_lines
+from busyapi.archive.format import UsageBatch
 from busyapi.archive.frames import summarize_lines, summarize_times
 from busyapi.archive_cli import segment_check
 from busyapi.archive_cli.line_check import check_lines
@@ -17,7 +17,7 @@ from busyapi.archive_cli.verify import PartitionReport, verify_archive
 from busyapi.ids import Seq
 from busyapi.stamp import Stamp, encode_stamp
 from busyapi.strides import IdScheme
-from testkit.archive.builder import RECEIVED_MS, write_blocks
+from testkit.archive.builder import RECEIVED_MS, render_batches, write_blocks
 
 ROUNDS, COUNT = 150, 24
 OWNER = (1, 2)
@@ -39,11 +39,11 @@ def make_lines(first: int, stamps: list[bytes], count: int = COUNT) -> list[byte
             Seq(seq),
             Seq(seq),
             RECEIVED_MS + seq % 1000 // 12 * 1000 + -seq // 3 % 7 * 120,
-            [USAGES[seq % 2] + stamps[seq % len(stamps)]],
+            USAGES[seq % 2] + stamps[seq % len(stamps)],
         )
         for seq in range(first, first + count)
     ]
-    return render_lines(batches, *OWNER).splitlines(keepends=True)
+    return render_batches(batches, *OWNER).splitlines(keepends=True)
 
 
 BEFORE = make_lines(1, [b""], 4)
@@ -61,6 +61,17 @@ def test_valid_lines_are_accepted_at_once(first: int, stamps: list[bytes]) -> No
 
 def test_ids_that_get_a_digit_more_are_checked_line_by_line() -> None:
     assert check_lines(b"".join(make_lines(490, [b""])), IDS) is None
+
+
+@pytest.mark.parametrize("digits", range(3, 17))
+def test_each_digit_of_an_id_is_checked(digits: int) -> None:
+    """Ids are compared by four digits, and the first of them may be fewer."""
+    lines = make_lines(10**digits // 4, [b""])
+    assert check_lines(b"".join(lines), IDS) is not None
+    for at in range(len('{"id":'), len('{"id":') + digits):
+        changed = bytearray(lines[3])
+        changed[at] ^= 1
+        assert check_lines(b"".join([*lines[:3], changed, *lines[4:]]), IDS) is None
 
 
 def test_an_empty_usage_is_checked_line_by_line() -> None:

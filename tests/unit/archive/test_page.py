@@ -172,7 +172,7 @@ def test_page_of_what_may_be_seen_ends_where_it_would_without_other_usages(tmp_p
     writer = recover_writer(tmp_path)
     for seq in range(1, 31):
         batch = make_batch(seq)
-        writer.append([batch._replace(usages=[batch.usages[0] + stamps[seq % 3]])])
+        writer.append([batch._replace(usages=batch.usages + stamps[seq % 3])])
     abandon_writer(writer)
 
     def read(visibility: Visibility | None, usages: int) -> tuple[list[int], int]:

@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 
 from busyapi import cli
 from busyapi.archive import patient_filter
-from busyapi.archive.format import UsageBatch, render_lines
 from busyapi.archive.index_file import read_index, read_patients
 from busyapi.archive.paths import index_path, list_files
 from busyapi.archive.patient_filter import PatientCollector
 from busyapi.archive_cli.line_filter import Query
-from busyapi.ids import Seq
-from testkit.archive.builder import RECEIVED_MS, find_segments, recover_writer
+from testkit.archive.builder import (
+    RECEIVED_MS,
+    find_segments,
+    join_usages,
+    recover_writer,
+    render_batches,
+)
 
 SEGMENTS = 5
 IDS = st.one_of(
@@ -41,7 +45,7 @@ def render(patient: object, free: object = None) -> bytes:
 
 
 def make_lines(usages: list[bytes]) -> bytes:
-    return render_lines([UsageBatch(Seq(1), Seq(len(usages)), RECEIVED_MS, usages)], 0, 1)
+    return render_batches([join_usages(1, usages)], 0, 1)
 
 
 @given(usages=st.lists(st.tuples(IDS, FREE), min_size=1, max_size=20))
@@ -122,8 +126,7 @@ def root(fast_path: Path) -> Path:
     for number in range(SEGMENTS):
         usages = [render(patient) for patient in (f"a{number}", number, "all", f'"{number}')]
         for pair in (usages[:2], usages[2:]):
-            first = Seq(writer.cursor + 1)
-            writer.append([UsageBatch(first, Seq(first + 1), RECEIVED_MS, pair)])
+            writer.append([join_usages(writer.cursor + 1, pair)])
         writer.roll_if_due()
     writer.close()
     return fast_path
@@ -217,7 +220,7 @@ def test_an_index_of_the_same_name_and_size_from_another_archive_hides_nothing(
     """It is what a copy leaves that does not overwrite everything."""
     for name, patient, ms in (("a", 4, RECEIVED_MS), ("b", 6, RECEIVED_MS + days * 86_400_000)):
         writer = recover_writer(fast_path / name)
-        writer.append([UsageBatch(Seq(1), Seq(1), ms, [render(patient)])])
+        writer.append([join_usages(1, [render(patient)], ms)])
         writer.close()
         assert run_archive(fast_path / name, "upgrade") == 0
     (one, other) = sorted(fast_path.rglob("_usages-*.index"))

@@ -17,7 +17,7 @@ from busyapi.stamp import Stamp, encode_stamp
 from testkit.archive.builder import (
     abandon_writer,
     find_segments,
-    make_batch,
+    join_usages,
     make_usage,
     read_blocks,
     recover_writer,
@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "archive"
     writer = recover_writer(folder)
     for first in (1, 6):
-        writer.append([make_batch(first, 5)._replace(usages=stamped_usages(first))])
+        writer.append([join_usages(first, stamped_usages(first))])
         if first == 1:
             writer.close()
             writer = recover_writer(folder)

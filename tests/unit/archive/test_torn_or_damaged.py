@@ -11,7 +11,6 @@ import pytest
 from busyapi import archive
 from busyapi.archive import folder, high_water, identity, paths
 from busyapi.archive.compression import compress
-from busyapi.archive.format import render_lines
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged, LossSuspected
 from busyapi.ids import Seq
@@ -23,6 +22,7 @@ from testkit.archive.builder import (
     read_blocks,
     read_ids,
     recover_writer,
+    render_batches,
     set_high_water,
     write_blocks,
 )
@@ -196,7 +196,7 @@ def test_a_writer_killed_repeatedly_leaves_nothing_set_aside(
         whole = path.read_bytes()
         block = whole[: next(read_blocks(path)).end]
         if archive_format > 1:
-            block = compress(render_lines([make_batch(7 + n, 3)], 0, 1))
+            block = compress(render_batches([make_batch(7 + n, 3)], 0, 1))
         path.write_bytes(whole + block[: [1, 15, 16, 67, 68, len(block) - 1][n]])
         writer = recover_writer(root)
         assert (writer.damage_reports, writer.stats.damaged_files) == ([], 0)
@@ -232,7 +232,7 @@ def test_a_frame_that_lacks_pages_is_kept_in_doubt(root: Path) -> None:
     """A power cut kept a part of the last frame, and zeros where the rest was."""
     path = find_open_segment(root)
     whole = path.read_bytes()
-    frame = compress(render_lines([make_batch(7, 3)], 0, 1))
+    frame = compress(render_batches([make_batch(7, 3)], 0, 1))
     for at in range(4, len(frame) - 1):
         path = find_open_segment(root)
         whole = path.read_bytes()
@@ -252,7 +252,7 @@ def test_a_frame_that_lacks_pages_is_kept_in_doubt(root: Path) -> None:
 def test_frames_of_other_usages_after_the_last_block_are_kept_in_doubt(root: Path) -> None:
     """Neither a killed process nor a power cut writes lines of other ids."""
     path = find_open_segment(root)
-    data = path.read_bytes() + compress(render_lines([make_batch(70, 3)], 0, 1))[:-2]
+    data = path.read_bytes() + compress(render_batches([make_batch(70, 3)], 0, 1))[:-2]
     path.write_bytes(data)
     writer = recover_writer(root)
     assert (writer.cursor, read_set_aside(root)) == (6, {"torn": data})

@@ -12,7 +12,6 @@ from pyarrow import compute as pc
 from pyarrow import parquet
 from structlog.testing import capture_logs
 
-from busyapi.archive.format import UsageBatch
 from busyapi.archive_cli.accept_loss import accept_loss
 from busyapi.archive_cli.columns import make_schema
 from busyapi.archive_cli.export import make_batches
@@ -32,7 +31,9 @@ from testkit.archive.builder import (
     RECEIVED_MS,
     change_identity,
     find_segments,
+    join_usages,
     make_batch,
+    make_usage,
     recover_writer,
 )
 from testkit.lake import open_lake, read_table, run_turn
@@ -90,7 +91,7 @@ def to_rows(table: pa.Table) -> list[dict[str, Any]]:
 def test_every_reader_sees_the_columns_of_an_export(place: tuple[Path, Path]) -> None:
     root, warehouse = place
     writer = recover_writer(root)
-    writer.append([UsageBatch(Seq(1), Seq(4), RECEIVED_MS, ODD), make_batch(5, 60)])
+    writer.append([join_usages(1, ODD), make_batch(5, 60)])
     writer.append([make_batch(65, 60, RECEIVED_MS + DAY_MS)])
     writer.close()
     assert run_turn(root, warehouse)
@@ -210,10 +211,10 @@ def test_an_unreadable_usage_stops_only_its_partition(place: tuple[Path, Path]) 
     root, warehouse = place
     for partition in (0, 1):
         writer = recover_writer(root, partition, 2)
-        usages = make_batch(1, 40).usages
+        usages = [make_usage(seq) for seq in range(1, 41)]
         if not partition:
             usages[20] = b'{"patientId":"\\ud800"}'
-        writer.append([UsageBatch(Seq(1), Seq(40), RECEIVED_MS, usages)])
+        writer.append([join_usages(1, usages)])
         writer.close()
     with capture_logs() as logs:
         assert not run_turn(root, warehouse)
