@@ -37,6 +37,8 @@ def decompress(frame: bytes) -> bytes:
         return _per_thread.decompressor.decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ArchiveDamaged(f"zstd: {error}") from error
+    except MemoryError as error:
+        raise ArchiveDamaged("zstd: the frame states a size beyond the memory") from error
 
 
 class FrameParameters(NamedTuple):

@@ -154,7 +154,8 @@ def summarize_times(seqs: SeqRange, times: set[bytes]) -> LineSummary | None:
     if not times or not all(map(_TIME.fullmatch, times)):
         return None
     try:
-        return LineSummary(*seqs, _parse_ms(min(times)), _parse_ms(max(times)))
+        earliest, latest = _parse_ms(min(times)), _parse_ms(max(times))
+        return LineSummary(*seqs, earliest, latest) if earliest >= 0 else None
     except ValueError:  # the form of a time, but no time
         return None
 

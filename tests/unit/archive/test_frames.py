@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from busyapi.archive.compression import compress
+from busyapi.archive.compression import compress, decompress
 from busyapi.archive.frames import is_partial_frame, read_frame_at, summarize_lines
 from busyapi.archive.index_file import decode_index, encode_index
 from busyapi.archive.reader import read_format, scan_blocks
+from busyapi.errors import ArchiveDamaged
 from busyapi.ids import Seq
 from busyapi.strides import IdScheme
 from testkit.archive.builder import (
@@ -162,6 +163,7 @@ def test_frames_after_damage_are_found_at_every_offset() -> None:
         b'{"id":0,"receivedAt":"2025-11-23T19:12:00.123Z","usage":{}}\n',
         b'{"id":2,"receivedAt":"2025-11-23T19:12:00.1234","usage":{}}\n',
         b'{"id":2,"receivedAt":"2025-13-23T19:12:00.123Z","usage":{}}\n',
+        b'{"id":2,"receivedAt":"1925-11-23T19:12:00.123Z","usage":{}}\n',
         (
             b'{"id":2,"receivedAt":"2025-11-23T19:12:00.123Z","usage":{}}\nx\n'
             b'{"id":4,"receivedAt":"2025-11-23T19:12:00.123Z","usage":{}}\n'
@@ -180,6 +182,16 @@ def test_what_is_not_lines_of_the_partition_is_no_block(lines: bytes) -> None:
     assert summarize_lines(lines, IDS) is None
     file = OpenBytes(compress(lines))
     assert read_frame_at(file.fd, 0, file.size, IDS) is None
+
+
+def test_a_frame_that_states_a_size_beyond_the_memory_is_damaged() -> None:
+    frame = bytearray(zstandard.ZstdCompressor().compress(bytes(300)))
+    assert frame[4] >> 6 == 1, "the size has two bytes"
+    del frame[5:7]
+    frame[4] |= 0b11 << 6  # eight bytes
+    frame[5:5] = (1 << 60).to_bytes(8, "little")
+    with pytest.raises(ArchiveDamaged, match="beyond the memory"):
+        decompress(bytes(frame))
 
 
 def test_ids_of_different_lengths_share_a_frame() -> None:
