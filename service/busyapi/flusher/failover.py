@@ -68,7 +68,6 @@ class HolderPromoter:
         self._down = LastingProblem(WAIT_FOR_HOLDERS_SECONDS)
         self.lost = ""
         """The primary that did not work when it was asked last, "" if it did."""
-        self._logged: tuple[str, str] | None = None
 
     async def promote(
         self,
@@ -90,7 +89,7 @@ class HolderPromoter:
         primary = await read_primary(endpoint)
         if primary is None or not await self._is_lost(primary, silent, is_lost=is_lost):
             self._down.end()
-            self.lost, self._logged = "", None
+            self.lost = ""
             return Promotion()
         self.lost = primary.address
         may_wait = not self._down.has_lasted("the primary is down")
@@ -120,8 +119,6 @@ class HolderPromoter:
                 await self._record_choice(chosen.address, primary.failover_timeout_seconds)
                 await raise_priority(endpoint, chosen.address)
                 failpoint("failover-after-raise")
-            if self._logged != (started := (primary.address, chosen.address)):
-                self._logged = started
                 log.warning("failover_started", down=primary.address, chosen=chosen.address)
         except RedisUnavailable as error:
             # Another one may be reachable at the next call.

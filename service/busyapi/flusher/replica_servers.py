@@ -122,7 +122,7 @@ class ReplicaServers:
         return problem
 
     async def clear_raised(
-        self, holders: Holders, primary: PrimaryReplicas, report: ServerReport, keep: set[str]
+        self, holders: Holders, primary: PrimaryReplicas, report: ServerReport, keep: str
     ) -> tuple[Holders, str]:
         """Set the priority of raised servers but `keep` back to 0, and forget them once final.
 
@@ -133,7 +133,7 @@ class ReplicaServers:
             ArchiveFull, FsyncFailed: the holders could not be written.
         """
         cleared, problem, now = set(), "", monotonic()
-        for address in holders.raised - keep:
+        for address in holders.raised - {keep}:
             is_primary = address == primary.address
             if is_primary and report.view and not report.view.has_promoted(address):
                 continue  # Sentinels that name another one must still be able to promote it
@@ -260,8 +260,8 @@ def find_refusal(
         return "; ".join([describe_too_few(confirming, minimum), *filter(None, reasons)])
     if lost := holders.raised - confirming - {primary.address}:
         return (
-            f"{describe_servers(lost)} may still be promoted, and does not confirm: start it. If it"
-            " is lost for good, run `busyapi archive accept-primary`"
+            f"{describe_servers(lost)} may still be promoted by the last failover, and does not"
+            " confirm: start it. If it is lost for good, run `busyapi archive accept-primary`"
         )
     return ""
 

@@ -10,7 +10,7 @@ At every moment each holder, other than the primary, must confirm. So the order 
 
 If the flusher dies between two steps, the holders are too few, never too many. An unreachable
 server may leave, because no Sentinel promotes it: every server has `replica-priority 0`, and only
-this flusher raises it. docs/explanation/replication.md gives the reasons.
+this flusher raises it (`failover`). docs/explanation/replication.md gives the reasons.
 """
 
 import asyncio
@@ -34,7 +34,6 @@ from busyapi.flusher.holder_check import (
     require_decision,
 )
 from busyapi.flusher.holder_record import HolderRecord
-from busyapi.flusher.preferred_holder import PreferredHolder
 from busyapi.flusher.replica_servers import ReplicaServers, find_confirming, find_refusal
 from busyapi.flusher.retry import DecisionTimer, LastingProblem
 from busyapi.ids import Seq
@@ -66,7 +65,6 @@ class ReplicaKeeper:
         self.failover = Failover(endpoint, HolderPromoter(endpoint, self._raise), self._record)
         self._servers = ReplicaServers(endpoint, self._record)
         self._handover = Handover(endpoint, self._raise)
-        self._preferred = PreferredHolder(endpoint, self._record, self._raise, minimum)
         self._last: PrimaryReplicas | None = None
         """What the last decision was about, with the record that it wrote."""
         self._refusal = self._server_id = self._silent = ""
@@ -120,7 +118,6 @@ class ReplicaKeeper:
                 f" {partition.key_names.partition}`"
             )
         self._predecessors = find_predecessors(primary, holders)
-        self._preferred.note_primary(primary, holders)
         return self._predecessors
 
     def _find_doubt(
@@ -191,17 +188,16 @@ class ReplicaKeeper:
             holders = await self._record.remove(holders._replace(raised=frozenset()))
         report = await self._servers.inspect(partition, primary, holders)
         await self.failover.note_report(partition, primary.address, report, holders)
+        holders, problem = await self._servers.clear_raised(
+            holders, primary, report, keep=self._handover.chosen
+        )
         confirming = find_confirming(report, primary)
-        keep = {self._preferred.choose(primary.address, report, holders, confirming)}
-        keep.add(self._handover.chosen)
-        holders, problem = await self._servers.clear_raised(holders, primary, report, keep)
         refusal = problem or find_refusal(report, primary, holders, confirming, self._minimum)
         processes = {primary.address: primary.data.run_id} | {
             address: report.servers[address].data.run_id or holders.processes.get(address, "")
             for address in confirming
         }
         refusal = await self._write(partition, writer, primary, processes, refusal)
-        await self._preferred.raise_chosen(partition, report, confirming)
         if primary.silent and not refusal:
             # They must not confirm any more. But commits wait for every replica that is online.
             log.warning("replica_silent", servers=sorted(primary.silent))

@@ -34,9 +34,6 @@ class SentinelView(NamedTuple):
     promotable: frozenset[str]
     """The ones that a Sentinel reaches and may promote by itself. Its knowledge of a priority is up
     to ten seconds old."""
-    assumed: frozenset[str] = frozenset()
-    """The replicas, reached or not, to which a Sentinel gives another priority than 0: also the
-    one that it assumes for a former primary until it has made it a replica."""
     failover_obstacle: str = ""
     """Why no Sentinel could start a failover now, "" if one could."""
     idle: frozenset[str] = frozenset()
@@ -88,7 +85,6 @@ async def read_view(endpoint: Endpoint) -> SentinelView | None:
     return SentinelView(
         frozenset(map(address_of, servers)),
         list_promotable(replicas),
-        frozenset(address_of(other) for other in replicas if other["slave-priority"] != "0"),
         obstacle,
         _find_idle(endpoint, views),
         tuple(_parse_primary(*view) for view in answered if view[2]),

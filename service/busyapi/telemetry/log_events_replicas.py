@@ -19,14 +19,6 @@ REPLICA_EVENTS = (
         "the runbook of BusyapiReplicasDegraded",
     ),
     LogEvent(
-        "holder_preferred",
-        "warning",
-        ("chosen",),
-        "the Sentinels could promote the former primary when it is reached again: until then"
-        " `chosen` has a priority that they prefer",
-        NO_ACTION,
-    ),
-    LogEvent(
         "failover_blocked",
         "warning",
         ("detail",),
