@@ -114,8 +114,8 @@ def split_network(
             promoted = wait_for_promotion(others)
             network.sentinels.wait_for_failover(old, STEP_SECONDS)
             time.sleep(2)
-            # Later the API may find the new one, without the Sentinels. A usage that was sent before
-            # the split may be on a replica, which says so up to a second later.
+            # Later the API may find the new one, without the Sentinels. And a replica may have a
+            # usage that was sent before the split, which it says up to a second later.
             acknowledged = network.history.count_acknowledged(split, promoted)
             assert is_primary(old)
             # A second failover could promote the former primary, before a Sentinel has made it a
