@@ -44,11 +44,9 @@ def test_line_starts_everything_and_parquet_can_be_exported(tmp_path: Path, line
         "BUSYAPI_METRICS_PORT": str(find_two_ports()),
         "BUSYAPI_FLUSHER_PORT": str(reserve_port()),
     }
-    shell = [
-        "sh",
-        "-c",
-        f"cd {clone} && {line.replace('&& .venv/bin/busyapi', '&& exec .venv/bin/busyapi')}",
-    ]
+    # The shell becomes the last command, which ends with it.
+    *first, last = line.split(" && ")
+    shell = ["sh", "-c", " && ".join([f"cd {clone}", *first, f"exec {last}"])]
     with Child(shell, log=tmp_path / "run.out", environment=environment) as run:
         wait_until(
             lambda: run.check_alive() and "Post a usage:" in run.log.read_text(),
@@ -60,6 +58,7 @@ def test_line_starts_everything_and_parquet_can_be_exported(tmp_path: Path, line
         if line == "make run":
             output = run.log.read_text()
             assert re.search(r"Installing \d+ packages .* usually less than a minute", output)
+        run.stop()  # killed, make would leave what it started
     export = subprocess.run(
         [".venv/bin/busyapi", "archive", "export", "out.parquet", "--dir", ".busyapi/archive"],
         cwd=clone,
