@@ -14,9 +14,7 @@ _MINUTE, _HOUR = 60, 3600
 
 def count_problems(count: int) -> str:
     """Return the last line of a verification."""
-    if count == 1:
-        return "1 problem found"
-    return f"{count or 'no'} problem{'s' if count else ''} found"
+    return f"{count or 'no'} problem{'s' if count > 1 else ''} found"
 
 
 class Progress:
